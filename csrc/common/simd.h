@@ -1,0 +1,166 @@
+// Vectors of the width of the instruction set that this file is compiled for. Everything has internal linkage: a weak
+// AVX symbol could be handed by the linker to code that runs on machines without AVX.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define FASTSEG_CAT_(a, b) a##_##b
+#define FASTSEG_CAT(a, b) FASTSEG_CAT_(a, b)
+#define FASTSEG_FOR_ISA(name) FASTSEG_CAT(name, FASTSEG_ISA)
+
+namespace fastseg {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kRows = 8;  // accumulator rows that fit the 32 registers
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+constexpr int kRows = 4;
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kRows = 4;
+#endif
+
+template <class T>
+struct IntOf;
+template <>
+struct IntOf<float> {
+  using type = int32_t;
+};
+template <>
+struct IntOf<double> {
+  using type = int64_t;
+};
+
+template <class T>
+struct Simd {
+  using Int = typename IntOf<T>::type;
+  typedef T V __attribute__((vector_size(kVectorBytes)));
+  typedef Int I __attribute__((vector_size(kVectorBytes)));
+  static constexpr int lanes = kVectorBytes / sizeof(T);
+};
+
+// n values of E, narrower than a vector.
+template <class E, int n>
+struct Narrow {
+  typedef E type __attribute__((vector_size(n * sizeof(E))));
+};
+
+template <class T>
+using V = typename Simd<T>::V;
+template <class T>
+using I = typename Simd<T>::I;
+
+template <class T>
+inline V<T> load(const T* p) {
+  V<T> v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+template <class T>
+inline void store(T* p, V<T> v) {
+  memcpy(p, &v, sizeof v);
+}
+
+template <class T>
+inline V<T> splat(T x) {
+  return V<T>{} + x;
+}
+
+// int32 [lanes] -> the integer lanes of T.
+template <class T>
+inline I<T> load_index(const int32_t* p) {
+  typename Narrow<int32_t, Simd<T>::lanes>::type v;
+  memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, I<T>);
+}
+
+// The lanes of v at the indices i, each in [0, lanes).
+template <class T>
+inline V<T> permute(V<T> v, I<T> i) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return (V<T>)_mm512_permutexvar_ps((__m512i)i, (__m512)v);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return (V<T>)_mm256_permutevar8x32_ps((__m256)v, (__m256i)i);
+#endif
+  V<T> r = v;
+  for (int l = 0; l < Simd<T>::lanes; ++l) r[l] = v[i[l]];
+  return r;
+}
+
+template <class T>
+inline V<T> maximum(V<T> a, V<T> b) {
+  return a > b ? a : b;
+}
+
+// e^x by x = n ln 2 + r and a minimax polynomial on |r| <= ln 2 / 2; relative error below 2.5e-7, 0 below -87.3.
+inline V<float> exponential(V<float> x) {
+  using F = V<float>;
+  const F low = splat(-87.33654f), high = splat(88.72283f);
+#if defined(__AVX512F__)
+  const F n = (F)_mm512_roundscale_ps((__m512)(x * 1.44269504f), 8);
+#else
+  const F magic = splat(12582912.0f);
+  const F clipped = x < low ? low : (x > high ? high : x);
+  const F n = (clipped * 1.44269504f + magic) - magic;
+#endif
+  const F r = x - n * 0.693147182f;
+  F p = splat(1.3981999507e-3f) + r * 1.9875691500e-4f;
+  p = 8.3334519073e-3f + r * p;
+  p = 4.1665795894e-2f + r * p;
+  p = 1.6666665459e-1f + r * p;
+  p = 5.0000001201e-1f + r * p;
+  p = 1.0f + r * p;
+  p = 1.0f + r * p;
+#if defined(__AVX512F__)
+  (void)low, (void)high;
+  return (F)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+  const I<float> scale = (__builtin_convertvector(n, I<float>) + 126) << 23;
+  F y = p * (F)scale * 2.0f;
+  y = x < low ? splat(0.0f) : y;
+  y = x > high ? splat(__builtin_inff()) : y;
+  return x == x ? y : x;
+#endif
+}
+
+inline V<double> exponential(V<double> x) {
+  for (int l = 0; l < Simd<double>::lanes; ++l) x[l] = __builtin_exp(x[l]);
+  return x;
+}
+
+// ln x for normal positive x (Cephes logf: mantissa in [sqrt(1/2), sqrt(2)), degree 8); NaN stays NaN.
+inline V<float> logarithm(V<float> x) {
+  using F = V<float>;
+  const I<float> bits = (I<float>)x;
+  I<float> e = (bits >> 23) - 126;
+  F m = (F)((bits & 0x007fffff) | 0x3f000000);
+  const I<float> small = m < 0.707106781f;
+  e = e + small;  // a true lane is -1
+  m = small ? m + m : m;
+  m = m - 1.0f;
+  F p = splat(-1.1514610310e-1f) + m * 7.0376836292e-2f;
+  p = 1.1676998740e-1f + m * p;
+  p = -1.2420140846e-1f + m * p;
+  p = 1.4249322787e-1f + m * p;
+  p = -1.6668057665e-1f + m * p;
+  p = 2.0000714765e-1f + m * p;
+  p = -2.4999993993e-1f + m * p;
+  p = 3.3333331174e-1f + m * p;
+  const F z = m * m, n = __builtin_convertvector(e, F);
+  const F y = m + (m * z * p - 0.5f * z) + n * 0.693147182f;
+  return x == x ? y : x;
+}
+
+inline V<double> logarithm(V<double> x) {
+  for (int l = 0; l < Simd<double>::lanes; ++l) x[l] = __builtin_log(x[l]);
+  return x;
+}
+
+}  // namespace
+}  // namespace fastseg

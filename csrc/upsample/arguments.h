@@ -1,0 +1,121 @@
+// Tensors -> the parameters of upsample.h, for the glue files of every stem that upsamples.
+#pragma once
+#include <memory>
+
+#include "../common/tensors.h"
+#include "upsample.h"
+
+namespace fastseg {
+
+template <class T>
+const UpsampleKernels<T>& upsample_kernels() {
+  if constexpr (sizeof(T) == 4)
+    return FASTSEG_PICK(upsample_f32);
+  else
+    return FASTSEG_PICK(upsample_f64);
+}
+
+inline Strided strided(const Tensor& x, Float type = Float::f32) {
+  return {x.data_ptr(), type,        x.size(0),   x.size(1),  x.size(2),
+          x.size(3),    x.stride(0), x.stride(1), x.stride(2), x.stride(3)};
+}
+
+// The table of one axis. Coordinates are computed in double and rounded once, whatever T.
+template <class T>
+struct AxisTable {
+  Tensor indices, weights;
+  Axis<T> axis;
+
+  AxisTable(const Tensor& like, int64_t in, int64_t out, bool align_corners)
+      : indices(torch::stable::new_empty(like, std::vector<int64_t>{2 * (out + kPadding) + in + 1}, ScalarType::Int)),
+        weights(torch::stable::new_empty(like, std::vector<int64_t>{2 * (out + kPadding)}, kScalar<T>)) {
+    const int64_t n = out + kPadding;
+    int32_t *lower = (int32_t*)indices.data_ptr(), *upper = lower + n, *first = upper + n;
+    T *lower_weight = (T*)weights.data_ptr(), *upper_weight = lower_weight + n;
+    const double scale = !align_corners ? double(in) / double(out) : out > 1 ? double(in - 1) / double(out - 1) : 0.0;
+    for (int64_t i = 0; i < n; ++i) {
+      const double p = double(std::min(i, out - 1));
+      const double at = align_corners ? scale * p : std::max(scale * (p + 0.5) - 0.5, 0.0);
+      lower[i] = int32_t(std::min(int64_t(at), in - 1));
+      upper[i] = int32_t(std::min<int64_t>(lower[i] + 1, in - 1));
+      const double between = std::min(std::max(at - lower[i], 0.0), 1.0);
+      upper_weight[i] = T(between);
+      lower_weight[i] = T(1.0 - between);
+    }
+    for (int64_t i = 0, p = 0; i <= in; ++i) {
+      while (p < out && lower[p] < i) ++p;
+      first[i] = int32_t(p);
+    }
+    axis = {in, out, lower, upper, lower_weight, upper_weight, first};
+  }
+};
+
+// The maps of a tensor [n, c, h, w]: in place where rows are dense and long enough, else a padded copy.
+template <class T>
+struct Source {
+  Tensor keep;
+  Maps<T> maps;
+
+  Source(const Tensor& x, Float type) : keep(x) {
+    const int64_t n = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3), pitch = std::max(w, kPadding);
+    if (type == (sizeof(T) == 4 ? Float::f32 : Float::f64) && x.stride(3) == 1 && w >= kPadding) {
+      maps = {(const T*)x.data_ptr(), n, c, h, w, x.stride(0), x.stride(1), x.stride(2)};
+      return;
+    }
+    keep = empty(x, {n, c, h, pitch}, kScalar<T>);
+    const Pack<T> p{strided(x, type), (T*)keep.data_ptr(), pitch};
+    Ranges(n * h, c * w).run([&](int64_t, int64_t b, int64_t e) { upsample_kernels<T>().pack(p, b, e); });
+    maps = {(const T*)keep.data_ptr(), n, c, h, w, c * h * pitch, h * pitch, pitch};
+  }
+};
+
+// Checks that hold for every op of the family.
+inline Float check_maps(const char* op, const char* argument, const Tensor& x, int64_t height, int64_t width) {
+  FASTSEG_CHECK(x.dim() == 4, op, argument, "be [N, C, h, w], got ", x.dim(), " dimensions");
+  constexpr int64_t kLimit = int64_t(1) << 30;
+  FASTSEG_CHECK(height >= 0 && width >= 0 && height < kLimit && width < kLimit, op, "size", "be in [0, 2^30), got (",
+                height, ", ", width, ")");
+  FASTSEG_CHECK(x.size(2) < kLimit && x.size(3) < kLimit, op, argument, "be smaller than 2^30 pixels a side, got ",
+                x.size(2), " x ", x.size(3));
+  FASTSEG_CHECK((x.size(2) && x.size(3)) || !height || !width || !x.size(0), op, argument, "have pixels, got ",
+                x.size(2), " x ", x.size(3));
+  return float_type(op, argument, x);
+}
+
+// use(T{}): float64 computes in double, everything else in float.
+template <class Use>
+auto by_type(Float type, const Use& use) {
+  return type == Float::f64 ? use(double{}) : use(float{});
+}
+
+// Bands of labels for other stems: the label map of cell rows [begin, end), see Labels.
+template <class T>
+const LabelKernels<T>& label_kernels() {
+  if constexpr (sizeof(T) == 4)
+    return FASTSEG_PICK(labels_f32);
+  else
+    return FASTSEG_PICK(labels_f64);
+}
+
+// Labels of upsampled logits, ready for its `argmax` kernel: sources, axes and the argmax at source resolution.
+template <class T>
+struct LabelJob {
+  Source<T> source;
+  AxisTable<T> y, x;
+  std::optional<Tensor> corners;
+  Labels<T> labels;
+
+  LabelJob(const Tensor& logits, Float type, int64_t height, int64_t width, bool align_corners)
+      : source(logits, type),
+        y(logits, logits.size(2), height, align_corners),
+        x(logits, logits.size(3), width, align_corners),
+        labels{source.maps, y.axis, x.axis, nullptr, nullptr, Int::u8, 0} {
+    const Maps<T>& s = source.maps;
+    if (s.c < 2 || height * width < 2 * s.h * s.w) return;  // too few pixels per cell to pay for the corners
+    corners = empty(logits, {s.n, s.h, s.w}, ScalarType::Int);
+    labels.corners = (int32_t*)corners->data_ptr();
+    Ranges(s.n * s.h, s.c * s.w).run([&](int64_t, int64_t b, int64_t e) { label_kernels<T>().corners(labels, b, e); });
+  }
+};
+
+}  // namespace fastseg

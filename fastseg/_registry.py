@@ -1,0 +1,210 @@
+"""declare(): everything PyTorch has to know about one op, in one call."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from . import _config, _native
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+_library = torch.library.Library("fastseg", "FRAGMENT")
+_trace: list[str] | None = None
+_warned: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Op:
+    """One declared op: the overload PyTorch dispatches, its reference, and what its native kernels take."""
+
+    name: str
+    overload: Any
+    reference: Callable[..., Any]
+    dtypes: tuple[torch.dtype, ...]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What would run: `path` (`cpu/avx512`, `reference`, ...) and, for every other backend, why it would not."""
+
+    op: str
+    path: str
+    reasons: dict[str, list[str]]
+
+
+OPS: dict[str, Op] = {}
+
+
+def declare(
+    schema: str,
+    *,
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
+    dtypes: tuple[torch.dtype, ...] = FLOATS,
+    setup_context: Callable[..., None] | None = None,
+    backward: Callable[..., Any] | None = None,
+    autocast: torch.dtype | None = None,
+    per_sample: bool = False,
+    flops: Callable[..., int] | None = None,
+) -> None:
+    """Declare one op: schema, fallback, fake, autograd, autocast, vmap and FLOP formula.
+
+    Args:
+        schema: `name(arguments) -> results`, without the namespace.
+        reference: plain PyTorch with the arguments of the schema; what runs where no kernel is registered.
+        fake: shapes and strides of the results, for torch.compile and the meta device.
+        dtypes: dtypes of the first tensor that the native kernels take.
+        setup_context, backward: as in `torch.library.register_autograd`.
+        autocast: dtype that floating inputs are cast to under autocast; None keeps them.
+        per_sample: dimension 0 of the tensors is a batch of independent samples, so vmap folds into it; otherwise vmap
+            runs one call per entry.
+        flops: floating-point operations from the shapes of the arguments, for `torch.utils.flop_counter`.
+    """
+    name = schema.split("(", 1)[0]
+    qualified = f"fastseg::{name}"
+    _library.define(schema)
+
+    def fallback(*args: Any) -> Any:
+        _took(f"{name}:reference")
+        return reference(*args)
+
+    _library.impl(name, fallback, "CompositeExplicitAutograd")
+    torch.library.register_fake(qualified, fake, lib=_library)
+    overload = getattr(torch.ops.fastseg, name).default
+    if backward is not None:
+        torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_library)
+    if autocast is not None:
+        for device in ("cpu", "cuda"):
+            torch.library.register_autocast(qualified, device, autocast, lib=_library)
+    torch.library.register_vmap(qualified, _batched(overload, per_sample), lib=_library)
+    if flops is not None:
+        register_flop_formula(overload.overloadpacket)(flops)
+    OPS[name] = Op(name, overload, reference, dtypes)
+
+
+def call(name: str, first: Tensor, *args: Any) -> Any:
+    """Run an op where `current_backend()` wants it, or raise with every reason why it cannot run there."""
+    op = OPS[name]
+    wanted = _config.current_backend()
+    if wanted == "reference" or (wanted == "auto" and supports(op, first, "native")):
+        if wanted == "auto":
+            _warn_once(op, first)
+        _took(f"{name}:reference")
+        return op.reference(first, *args)
+    if wanted != "auto":
+        reasons = supports(op, first, wanted)
+        if reasons:
+            raise RuntimeError(f"fastseg::{name}: backend must be able to run, got {wanted!r}: {'; '.join(reasons)}")
+    return op.overload(first, *args)
+
+
+def supports(op: Op, tensor: Tensor, backend: str) -> list[str]:
+    """Reasons why `backend` cannot run `op` on a tensor like this one; an empty list means that it can."""
+    if backend in ("auto", "reference"):
+        return []
+    reasons = []
+    if tensor.dtype not in op.dtypes:
+        reasons.append(f"the {backend} kernels take {', '.join(map(str, op.dtypes))}, not {tensor.dtype}")
+    if backend in ("triton", "cuda"):
+        reasons.append(f"{op.name} has no {backend} kernel")
+    elif tensor.device.type == "cpu":
+        if not _native.loaded:
+            reasons.append(_native.why_not)
+    elif tensor.device.type != "meta":
+        reasons.append(f"{op.name} has no compiled kernel for device {tensor.device.type}")
+    return reasons
+
+
+def describe(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Description:
+    """Say what would run for these arguments, and why not the others.
+
+    Args:
+        op: the function (`fastseg.ops.upsample_argmax`) or its name.
+        *args, **kwargs: the arguments of the call; the first tensor decides.
+
+    Example:
+        >>> fastseg.describe("upsample_argmax", torch.zeros(1, 19, 8, 8), (32, 32)).path
+        'cpu/avx512'
+    """
+    name = op if isinstance(op, str) else op.__name__
+    if name not in OPS:
+        raise ValueError(f"fastseg::describe: op must be one of {', '.join(sorted(OPS))}, got {name!r}")
+    tensor = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), torch.empty(0))
+    wanted = _config.current_backend()
+    reasons = {b: supports(OPS[name], tensor, b) for b in _config.BACKENDS if b not in ("auto", "reference")}
+    chosen = wanted if wanted != "auto" else ("reference" if reasons["native"] else "native")
+    if chosen == "native" and tensor.device.type == "cpu" and not reasons["native"]:
+        path = f"cpu/{_native.cpu_isa()}"
+    else:
+        path = "none" if reasons.get(chosen) else chosen
+    return Description(name, path, {b: r for b, r in reasons.items() if r})
+
+
+class trace:
+    """Collect the path of every op run in a `with` block, as `op:path` strings.
+
+    Example:
+        >>> with trace() as paths:
+        ...     fastseg.ops.upsample_argmax(logits, (512, 512))
+        >>> paths
+        ['upsample_argmax:cpu/avx512']
+    """
+
+    def __enter__(self) -> list[str]:
+        global _trace
+        self.paths: list[str] = []
+        _trace = self.paths
+        if _native.loaded:
+            torch.ops.fastseg._trace_start()
+        return self.paths
+
+    def __exit__(self, *_: object) -> None:
+        global _trace
+        _trace = None
+        if _native.loaded:
+            self.paths.extend(filter(None, torch.ops.fastseg._trace_stop().split("\n")))
+
+
+def _took(path: str) -> None:
+    if _trace is not None:
+        _trace.append(path)
+
+
+def _warn_once(op: Op, tensor: Tensor) -> None:
+    if torch.compiler.is_compiling():
+        return
+    reason = "; ".join(supports(op, tensor, "native"))
+    if reason not in _warned:
+        _warned.add(reason)
+        warnings.warn(f"fastseg::{op.name} runs its slow reference: {reason}", RuntimeWarning, stacklevel=4)
+
+
+def _batched(overload: Any, per_sample: bool) -> Callable[..., Any]:
+    """The vmap rule: fold the mapped dimension into the batch, or call the op once per entry."""
+
+    def rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
+        tensors = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
+        if per_sample and all(in_dims[i] is not None for i in tensors):
+            folded = list(args)
+            for i in tensors:
+                folded[i] = args[i].movedim(in_dims[i], 0).flatten(0, 1)
+            out = overload(*folded)
+            unfold = lambda t: t.unflatten(0, (info.batch_size, -1))  # noqa: E731
+        else:
+            rows = [
+                overload(*[a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)])
+                for i in range(info.batch_size)
+            ]
+            out = tuple(map(torch.stack, zip(*rows, strict=True))) if isinstance(rows[0], tuple) else torch.stack(rows)
+            unfold = lambda t: t  # noqa: E731
+        if isinstance(out, tuple):
+            return tuple(map(unfold, out)), (0,) * len(out)
+        return unfold(out), 0
+
+    return rule

@@ -1,0 +1,1 @@
+"""The `fastseg` command: one file per verb."""

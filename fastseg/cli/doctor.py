@@ -1,0 +1,142 @@
+"""`fastseg doctor`: the truth about this machine."""
+
+import json
+import os
+import platform
+import sys
+from importlib import metadata, util
+from typing import Annotated, Any
+
+import typer
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show what is installed, what every op would run on here, and why not on something faster."""
+    found = examine()
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for title, facts in found["facts"].items():
+        grid = Table(box=None, show_header=False, title=title, title_justify="left", title_style="bold")
+        grid.add_column(min_width=16, style="cyan", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, value in facts.items():
+            grid.add_row(name, _text(value))
+        console.print(grid, "")
+    table = Table("op", "runs on", "why not native", box=SIMPLE_HEAD, title="Ops", title_justify="left", title_style="bold")
+    for name, op in found["ops"].items():
+        table.add_row(name, op["path"], "; ".join(op["reasons"].get("native", [])))
+    console.print(table)
+    console.print(found["verdict"], style="bold", highlight=False)
+
+
+def examine() -> dict[str, Any]:
+    """Collect the facts: `facts` by section, `ops` (path and reasons), `native` and the one-line `verdict`."""
+    import torch
+
+    import fastseg
+    from fastseg import _native
+    from fastseg._config import current_backend
+    from fastseg._registry import OPS, describe
+
+    ops = {}
+    for name, op in sorted(OPS.items()):
+        told = describe(name, torch.empty(0, dtype=op.dtypes[0]))
+        path, reasons = told.path, told.reasons
+        if path.startswith("cpu/") and not torch._C._dispatch_has_kernel_for_dispatch_key(f"fastseg::{name}", "CPU"):
+            path, reasons = "reference", {**reasons, "native": ["the native library has no kernel for it"]}
+        ops[name] = {"path": path, "reasons": reasons}
+    facts = {
+        "Machine": {
+            "system": platform.platform(),
+            "cpu": _cpu(),
+            "threads": f"{torch.get_num_threads()} of {os.cpu_count()} logical cores",
+            "instruction set": torch.backends.cpu.get_cpu_capability() + " (as torch sees it)",
+        },
+        "Python": {
+            "python": f"{sys.version.split()[0]} ({sys.executable})",
+            "torch": f"{torch.__version__} ({os.path.dirname(torch.__file__)})",
+            "fastseg": f"{fastseg.__version__} ({os.path.dirname(fastseg.__file__)})",
+            "triton": _version("triton"),
+        },
+        "Native library": {
+            "loaded": str(_native.LIBRARY) if _native.loaded else f"no: {_native.why_not}",
+            "instruction set": _native.cpu_isa(),
+            **_build(),
+        },
+        "CUDA": _cuda(),
+        "Environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("FASTSEG_", "OMP_", "MKL_", "KMP_"))}
+        or {"variables": "no FASTSEG_, OMP_, MKL_ or KMP_ variable is set"},
+    }
+    verdict = _verdict(_native.loaded, _native.cpu_isa(), current_backend(), ops)
+    return {"facts": facts, "ops": ops, "native": _native.loaded, "backend": current_backend(), "verdict": verdict}
+
+
+def _verdict(native: bool, isa: str, backend: str, ops: dict[str, dict[str, Any]]) -> str:
+    slow = [name for name, op in ops.items() if op["path"] == "reference"]
+    stuck = [name for name, op in ops.items() if op["path"] == "none"]
+    if stuck:
+        return f"Not working: backend {backend!r} is asked for and {len(stuck)} of {len(ops)} ops cannot run on it."
+    if backend == "reference":
+        return "Right but slow: the reference is asked for (FASTSEG_BACKEND or fastseg.backend)."
+    if not native:
+        return "Right but slow: every op runs its plain PyTorch reference, because the native library is not there."
+    if slow:
+        return f"Mostly well: {len(slow)} of {len(ops)} ops run their slow reference ({', '.join(slow)})."
+    return f"All well: {len(ops)} ops run native kernels on this CPU ({isa})."
+
+
+def _build() -> dict[str, Any]:
+    """What `fastseg._C` knows about how it was compiled."""
+    try:
+        from fastseg import _C  # type: ignore[attr-defined]
+    except ImportError as error:
+        return {"build": f"unknown: fastseg._C is not built ({error.msg.split(' (')[0]})"}
+    return {"compiled for": list(_C.isas()), **_C.build_info()}
+
+
+def _cuda() -> dict[str, Any]:
+    import torch
+
+    from fastseg import _native
+
+    library = _native.LIBRARY.with_name("libfastseg_cuda.so")
+    facts: dict[str, Any] = {
+        "torch built for": torch.version.cuda or "no CUDA",
+        "driver": _driver(),
+        "devices": "none",
+        "fastseg library": str(library) if library.exists() else "no: it was not built (FASTSEG_CUDA=1 needs nvcc)",
+    }
+    if torch.cuda.is_available():
+        facts["devices"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return facts
+
+
+def _driver() -> str:
+    try:
+        with open("/proc/driver/nvidia/version") as file:
+            return file.readline().partition(":")[2].strip()
+    except OSError:
+        return "none found"
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            lines = (line.partition(":") for line in file)
+            return next(value.strip() for key, _, value in lines if key.strip() == "model name")
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    return metadata.version(package) if util.find_spec(package) else "not installed"
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,1 @@
+"""Datasets, and readers of image and annotation formats."""

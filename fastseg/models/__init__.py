@@ -1,0 +1,65 @@
+"""Segmentation networks: plain constructors, and weights that rebuild their model."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fastseg.models.deeplab_v3_plus import DeepLabV3Plus, deeplab_v3_plus
+from fastseg.models.loading import list_weights, load_backbone, load_state, read_weights, save_weights
+from fastseg.models.preprocess import Preprocess
+
+__all__ = [
+    "DeepLabV3Plus",
+    "Preprocess",
+    "create_model",
+    "deeplab_v3_plus",
+    "list_models",
+    "list_weights",
+    "load_backbone",
+    "load_state",
+    "read_weights",
+    "save_weights",
+]
+
+_CONSTRUCTORS: tuple[Callable[..., nn.Module], ...] = (deeplab_v3_plus,)
+
+
+def list_models() -> list[str]:
+    """Name the constructors that :func:`create_model` knows."""
+    return sorted(constructor.__name__ for constructor in _CONSTRUCTORS)
+
+
+def create_model(name: str, weights: str | Path | None = None, **arguments: Any) -> nn.Module:
+    """Build a model by name, in evaluation mode where it gets weights.
+
+    Args:
+        name: one of :func:`list_models`, or of :func:`list_weights`, which stands for its model with those weights.
+        weights: path of a weights file, or one of :func:`list_weights`. Constructor arguments and preprocessing stored
+            in it are used.
+        arguments: constructor arguments; they win over the stored ones.
+
+    Returns:
+        The model.
+    """
+    if weights is None and name in list_weights():
+        weights = name
+    state, description = read_weights(weights) if weights is not None else ({}, {})
+    if name == weights:
+        name = description["model"]
+    constructor = next((item for item in _CONSTRUCTORS if item.__name__ == name), None)
+    if constructor is None:
+        known = ", ".join(list_models() + list_weights())
+        raise ValueError(f"fastseg::create_model: name must be one of {known}, got {name!r}")
+    if description.get("model", name) != name:
+        raise ValueError(f"fastseg::create_model: weights must be of {name}, got weights of {description['model']}")
+    model = constructor(**{**description.get("arguments", {}), **arguments})
+    if weights is None:
+        return model
+    load_state(model, state)
+    if "preprocess" in description and "longer_side" not in arguments:
+        stored = {key: tuple(v) if isinstance(v, list) else v for key, v in description["preprocess"].items()}
+        model.preprocess = replace(model.preprocess, **stored)
+    return model.eval()

@@ -1,0 +1,19 @@
+"""Segmentation ops. Each works on any device through its reference, and fast where a kernel is compiled."""
+
+from .confusion import confusion_matrix
+from .upsample import (
+    upsample_argmax,
+    upsample_bilinear,
+    upsample_cross_entropy,
+    upsample_softmax,
+    upsample_threshold,
+)
+
+__all__ = [
+    "confusion_matrix",
+    "upsample_argmax",
+    "upsample_bilinear",
+    "upsample_cross_entropy",
+    "upsample_softmax",
+    "upsample_threshold",
+]

@@ -1,0 +1,87 @@
+"""Confusion matrices from labels, or straight from logits at any resolution."""
+
+import torch
+from torch import Tensor
+
+from .._registry import FLOATS, INTEGERS, call, declare
+from ..reference import confusion as reference
+from .upsample import _brief, _checked
+
+
+def confusion_matrix(
+    prediction: Tensor,
+    target: Tensor,
+    num_classes: int,
+    *,
+    ignore_index: int = 255,
+    size: tuple[int, int] | None = None,
+    align_corners: bool = False,
+    out: Tensor | None = None,
+) -> Tensor:
+    r"""Count how often each class is predicted as each other class.
+
+    .. math:: M_{ij} \mathrel{+}= \#\{\, p : t_p = i,\; \hat t_p = j,\; t_p \ne \text{ignore} \,\}
+
+    Args:
+        prediction: labels [N, H, W] (integer), or logits [N, C, h, w] (floating) at any resolution: then the labels are
+            `upsample_argmax(prediction, size)`, never stored.
+        target: labels [N, H, W] of uint8, int8, int16, int32 or int64.
+        num_classes: C.
+        ignore_index: pixels whose target is this count for nothing, whatever is predicted there.
+        size: size of the target, a check for logits; None takes it from the target.
+        align_corners: as in `upsample_bilinear`.
+        out: int64 [C, C] to add to; None makes a new one.
+
+    Returns:
+        int64 [C, C], rows the target, columns the prediction: `out` where it was given. Counts are exact.
+
+    Gradient: none. Devices: CPU compiled, others through the reference. Errors: a label outside [0, C) that is not
+    ignored raises with the first one and its place; `out` is then undefined.
+
+    Example:
+        >>> matrix = confusion_matrix(torch.randn(1, 19, 128, 256), torch.zeros(1, 1024, 2048, dtype=torch.uint8), 19)
+        >>> matrix.sum()
+        tensor(2097152)
+    """
+    name = "confusion_matrix"
+    if target.dim() != 3 or target.dtype not in INTEGERS:
+        raise ValueError(f"fastseg::{name}: target must be an integer tensor [N, H, W], got {_brief(target)}")
+    if num_classes < 1:
+        raise ValueError(f"fastseg::{name}: num_classes must be at least 1, got {num_classes}")
+    if out is None:
+        out = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=target.device)
+    elif out.shape != (num_classes, num_classes) or out.dtype != torch.int64 or not out.is_contiguous():
+        raise ValueError(f"fastseg::{name}: out must be contiguous int64 [{num_classes}, {num_classes}], "
+                         f"got {_brief(out)}")  # fmt: skip
+    if prediction.device != target.device or out.device != target.device:
+        raise ValueError(f"fastseg::{name}: every tensor must be on {target.device}, got {prediction.device}")
+    if size is not None and tuple(size) != tuple(target.shape[1:]):
+        raise ValueError(f"fastseg::{name}: size must be that of target {list(target.shape[1:])}, got {tuple(size)}")
+    if prediction.is_floating_point():
+        _checked(name, "prediction", prediction, target.shape[1:])
+        if prediction.shape[:2] != (target.shape[0], num_classes):
+            raise ValueError(f"fastseg::{name}: prediction must be logits [{target.shape[0]}, {num_classes}, h, w], "
+                             f"got {_brief(prediction)}")  # fmt: skip
+        call("upsample_confusion_matrix", prediction, target, out, ignore_index, align_corners)
+    elif prediction.dtype in INTEGERS and prediction.shape == target.shape:
+        call("confusion_matrix", prediction, target, out, ignore_index)
+    else:
+        raise ValueError(f"fastseg::{name}: prediction must be integer labels {list(target.shape)} or floating logits, "
+                         f"got {_brief(prediction)}")  # fmt: skip
+    return out
+
+
+declare(
+    "confusion_matrix(Tensor prediction, Tensor target, Tensor(a!) out, SymInt ignore_index) -> ()",
+    reference=reference.confusion_matrix,
+    fake=lambda *_: None,
+    dtypes=INTEGERS,
+)
+declare(
+    "upsample_confusion_matrix(Tensor logits, Tensor target, Tensor(a!) out, SymInt ignore_index, bool align_corners)"
+    " -> ()",
+    reference=reference.upsample_confusion_matrix,
+    fake=lambda *_: None,
+    dtypes=FLOATS,
+    flops=lambda shape, target, *_, **__: 7 * shape[0] * shape[1] * target[1] * target[2],
+)

@@ -1,0 +1,364 @@
+"""Bilinear upsampling, alone and fused with argmax, softmax, threshold and cross-entropy."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._registry import FLOATS, INTEGERS, call, declare
+from ..reference import upsample as reference
+
+Size = tuple[int, int] | list[int] | torch.Size
+
+
+def upsample_bilinear(x: Tensor, size: Size, *, align_corners: bool = False) -> Tensor:
+    r"""Resize a batch of maps bilinearly to any size.
+
+    .. math:: y_{ncYX} = \sum_{ab} w^y_{Ya} \, w^x_{Xb} \, x_{ncab}, \qquad
+        w_{Pa} = \max(0, 1 - |s(P) - a|)
+
+    with :math:`s(P) = (P + 1/2)\,in/out - 1/2`, clamped to the map, or :math:`P\,(in - 1)/(out - 1)` with
+    ``align_corners``: `torch.nn.functional.interpolate(mode="bilinear")` without antialiasing.
+
+    Args:
+        x: [N, C, h, w], float32, float64, bfloat16 or float16, NCHW or channels_last.
+        size: output height and width in pixels.
+        align_corners: whether the centres of the corner pixels coincide.
+
+    Returns:
+        [N, C, H, W] in the dtype and memory format of `x`. Half precision is computed in float32.
+
+    Gradient: exact and differentiable again; gathered per source pixel, so bitwise repeatable. Devices: CPU compiled,
+    others through the reference. Errors: `RuntimeError` / `ValueError` naming the argument for a wrong rank, dtype or
+    size.
+
+    Example:
+        >>> upsample_bilinear(torch.randn(1, 19, 128, 256), (1024, 2048)).shape
+        torch.Size([1, 19, 1024, 2048])
+    """
+    return call("upsample_bilinear", x, *_checked("upsample_bilinear", "x", x, size), align_corners)
+
+
+def upsample_argmax(
+    logits: Tensor,
+    size: Size,
+    *,
+    align_corners: bool = False,
+    dtype: torch.dtype = torch.uint8,
+    return_confidence: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Label map of upsampled logits, without the full-size logits.
+
+    .. math:: l_{nYX} = \arg\max_c \; \mathrm{upsample}(x)_{ncYX}
+
+    Between four source pixels bilinear interpolation is a convex combination, so where one class wins at all four it
+    wins in the whole cell: the argmax is computed once at source resolution, and in full only in the other cells.
+
+    Args:
+        logits: [N, C, h, w] with C >= 1, float32, float64, bfloat16 or float16, NCHW or channels_last.
+        size: output height and width in pixels.
+        align_corners: as in `upsample_bilinear`.
+        dtype: of the labels: uint8, int8, int16, int32 or int64; C must fit.
+        return_confidence: also return the softmax probability of each label [N, H, W].
+
+    Returns:
+        Labels [N, H, W]; the lowest index wins a tie, and NaN wins over all (as `torch.argmax`). With
+        `return_confidence`, also the probabilities (float64 for float64 logits, float32 otherwise).
+
+    Memory: the labels and a bounded scratch; the unfused form needs 4 * C bytes per pixel more. Gradient: labels have
+    none, and differentiating the confidence raises. Devices: CPU compiled, others through the reference.
+
+    Example:
+        >>> upsample_argmax(torch.randn(1, 21, 65, 65), (513, 513)).dtype
+        torch.uint8
+    """
+    name = "upsample_argmax_confidence" if return_confidence else "upsample_argmax"
+    height, width = _checked(name, "logits", logits, size)
+    classes = logits.shape[1]
+    if dtype not in INTEGERS:
+        raise ValueError(f"fastseg::{name}: dtype must be one of {INTEGERS}, got {dtype}")
+    if not 1 <= classes <= torch.iinfo(dtype).max + 1:
+        raise ValueError(f"fastseg::{name}: logits must have 1 to {torch.iinfo(dtype).max + 1} classes for {dtype}, "
+                         f"got {classes}")  # fmt: skip
+    return call(name, logits, height, width, align_corners, dtype)
+
+
+def upsample_softmax(logits: Tensor, size: Size, *, align_corners: bool = False) -> Tensor:
+    r"""Class probabilities of upsampled logits, written once.
+
+    .. math:: p_{ncYX} = \exp(z_{ncYX}) / \sum_k \exp(z_{nkYX}), \qquad z = \mathrm{upsample}(x)
+
+    Args:
+        logits: [N, C, h, w], float32, float64, bfloat16 or float16, NCHW or channels_last.
+        size: output height and width in pixels.
+        align_corners: as in `upsample_bilinear`.
+
+    Returns:
+        [N, C, H, W] in the dtype and memory format of `logits` (float32 under autocast).
+
+    Memory: the output alone; the unfused form holds the full-size logits beside it. Gradient: exact, once
+    differentiable. Devices: CPU compiled, others through the reference.
+
+    Example:
+        >>> upsample_softmax(torch.randn(1, 21, 65, 65), (513, 513)).sum(1).mean()
+        tensor(1.)
+    """
+    height, width = _checked("upsample_softmax", "logits", logits, size)
+    return call("upsample_softmax", logits, height, width, align_corners)
+
+
+def upsample_threshold(
+    mask_logits: Tensor, size: Size, threshold: float = 0.0, *, align_corners: bool = False
+) -> Tensor:
+    r"""Binary masks of upsampled mask logits, one bool per pixel.
+
+    .. math:: m_{ncYX} = [\, \mathrm{upsample}(x)_{ncYX} > \tau \,]
+
+    Args:
+        mask_logits: [N, C, h, w], float32, float64, bfloat16 or float16, NCHW or channels_last.
+        size: output height and width in pixels.
+        threshold: in logits; a value equal to it, or NaN, is False.
+        align_corners: as in `upsample_bilinear`.
+
+    Returns:
+        bool [N, C, H, W] in the memory format of `mask_logits`.
+
+    Memory: one byte per pixel and mask; the unfused form needs four more. Gradient: none. Devices: CPU compiled,
+    others through the reference.
+
+    Example:
+        >>> upsample_threshold(torch.randn(1, 100, 160, 160), (640, 640)).dtype
+        torch.bool
+    """
+    height, width = _checked("upsample_threshold", "mask_logits", mask_logits, size)
+    return call("upsample_threshold", mask_logits, height, width, float(threshold), align_corners)
+
+
+def upsample_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    ignore_index: int = 255,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    align_corners: bool = False,
+) -> Tensor:
+    r"""Cross-entropy at full resolution of logits at source resolution, without the full-size logits.
+
+    .. math:: \ell_i = p_i \left[ (1 - \epsilon)\, w_{t_i} (L_i - z_{i t_i})
+        + \tfrac{\epsilon}{C} \sum_c w_c (L_i - z_{ic}) \right], \qquad L_i = \log \sum_c e^{z_{ic}}
+
+    with z the upsampled logits, w the class weights, p the pixel weights and :math:`\epsilon` the label smoothing.
+    ``mean`` divides the sum by :math:`\sum_i p_i w_{t_i}` over the pixels that are not ignored, as
+    `torch.nn.functional.cross_entropy`; with all pixels ignored it is NaN, as there.
+
+    Args:
+        logits: [N, C, h, w], float32, float64, bfloat16 or float16, NCHW or channels_last.
+        target: [N, H, W] of uint8, int8, int16, int32 or int64, at the resolution of the loss.
+        weight: [C], one weight per class.
+        pixel_weight: [N, H, W], one weight per pixel (the border weights of U-Net, say).
+        ignore_index: pixels of this label count for nothing.
+        label_smoothing: in [0, 1].
+        reduction: `mean`, `sum` or `none`.
+        align_corners: as in `upsample_bilinear`.
+
+    Returns:
+        A scalar, or [N, H, W] for `none`, in the dtype of `logits` (float32 under autocast).
+
+    Memory: forward and backward hold one float per pixel (the log-sum-exp) instead of several per pixel and class.
+    Gradient: of `logits`, once differentiable, gathered at source resolution and bitwise repeatable; `weight` and
+    `pixel_weight` have none. Errors: a label out of range raises with the first one and its place. Devices: CPU
+    compiled, others through the reference.
+
+    Example:
+        >>> loss = upsample_cross_entropy(torch.randn(2, 19, 32, 64, requires_grad=True),
+        ...                               torch.zeros(2, 256, 512, dtype=torch.uint8))
+        >>> loss.backward()
+    """
+    name = "upsample_cross_entropy"
+    if target.dim() != 3 or target.dtype not in INTEGERS:
+        raise ValueError(f"fastseg::{name}: target must be an integer tensor [N, H, W], got {_brief(target)}")
+    _checked(name, "logits", logits, target.shape[1:])
+    if target.shape[0] != logits.shape[0] or logits.shape[1] == 0:
+        raise ValueError(
+            f"fastseg::{name}: logits must have the batch of target and at least one class, got {_brief(logits)}"
+        )
+    for argument, value, shape in (("weight", weight, logits.shape[1:2]), ("pixel_weight", pixel_weight, target.shape)):
+        if value is not None and (value.shape != shape or not value.is_floating_point() or value.requires_grad):
+            raise ValueError(f"fastseg::{name}: {argument} must be floating, {list(shape)} and without gradient, "
+                             f"got {_brief(value)}")  # fmt: skip
+    if reduction not in reference.REDUCTIONS:
+        raise ValueError(f"fastseg::{name}: reduction must be one of {reference.REDUCTIONS}, got {reduction!r}")
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"fastseg::{name}: label_smoothing must be in [0, 1], got {label_smoothing}")
+    for other in (target, weight, pixel_weight):
+        if other is not None and other.device != logits.device:
+            raise ValueError(f"fastseg::{name}: every tensor must be on {logits.device}, got {other.device}")
+    code = reference.REDUCTIONS.index(reduction)
+    options = (ignore_index, float(label_smoothing), code, align_corners)
+    loss, _, _ = call(name, logits, target, weight, pixel_weight, *options)
+    return loss
+
+
+def _brief(x: Tensor) -> str:
+    return f"{x.dtype} {list(x.shape)}"
+
+
+def _checked(op: str, argument: str, x: Tensor, size: Size) -> tuple[int, int]:
+    """Check a batch of maps and a target size; return the size."""
+    if not isinstance(x, Tensor) or x.dim() != 4 or x.dtype not in FLOATS:
+        got = _brief(x) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"fastseg::{op}: {argument} must be a floating tensor [N, C, h, w], got {got}")
+    if len(size) != 2 or min(size) < 0:
+        raise ValueError(f"fastseg::{op}: size must be (H, W) in pixels, got {tuple(size)}")
+    height, width = size
+    if (x.shape[2] == 0 or x.shape[3] == 0) and x.shape[0] and height and width:
+        raise ValueError(f"fastseg::{op}: {argument} must have pixels to make {tuple(size)} from, got {_brief(x)}")
+    return height, width
+
+
+def _images(like: Tensor, shape: tuple[Any, ...], dtype: torch.dtype) -> Tensor:
+    """An empty [N, C, H, W] in the memory format of `like`."""
+    n, c, h, w = shape
+    if reference.memory_format(like) is torch.channels_last:
+        return like.new_empty_strided(shape, (h * w * c, 1, w * c, c), dtype=dtype)
+    return like.new_empty_strided(shape, (c * h * w, h * w, w, 1), dtype=dtype)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _once(name: str) -> dict[str, Any]:
+    """Autograd of an op that cannot be differentiated (again): it says so."""
+
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise NotImplementedError(f"fastseg::{name} is not differentiable")
+
+    return {"backward": backward, "setup_context": lambda ctx, inputs, output: None}
+
+
+def _save_size(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.size, ctx.align_corners = inputs[0].shape[2:], inputs[3]
+
+
+def _bilinear_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return torch.ops.fastseg.upsample_bilinear_backward(grad, *ctx.size, ctx.align_corners), None, None, None
+
+
+def _bilinear_again(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return torch.ops.fastseg.upsample_bilinear(grad, *ctx.size, ctx.align_corners), None, None, None
+
+
+def _pixels(shape: Any, *size: Any) -> int:
+    return int(shape[0] * shape[1] * size[0] * size[1])
+
+
+declare(
+    "upsample_bilinear(Tensor x, SymInt height, SymInt width, bool align_corners) -> Tensor",
+    reference=reference.upsample_bilinear,
+    fake=lambda x, h, w, align: _images(x, (*x.shape[:2], h, w), x.dtype),
+    setup_context=_save_size,
+    backward=_bilinear_backward,
+    per_sample=True,
+    flops=lambda shape, h, w, *_, **__: 6 * _pixels(shape, h, w),
+)
+declare(
+    "upsample_bilinear_backward(Tensor grad, SymInt height, SymInt width, bool align_corners) -> Tensor",
+    reference=reference.upsample_bilinear_backward,
+    fake=lambda grad, h, w, align: _images(grad, (*grad.shape[:2], h, w), grad.dtype),
+    setup_context=_save_size,
+    backward=_bilinear_again,
+    per_sample=True,
+    flops=lambda shape, *_, **__: 6 * _pixels(shape, *shape[2:]),
+)
+declare(
+    "upsample_argmax(Tensor logits, SymInt height, SymInt width, bool align_corners, ScalarType dtype) -> Tensor",
+    reference=reference.upsample_argmax,
+    fake=lambda x, h, w, align, dtype: x.new_empty((x.shape[0], h, w), dtype=dtype),
+    per_sample=True,
+    flops=lambda shape, h, w, *_, **__: 7 * _pixels(shape, h, w),
+)
+declare(
+    "upsample_argmax_confidence(Tensor logits, SymInt height, SymInt width, bool align_corners, ScalarType dtype)"
+    " -> (Tensor, Tensor)",
+    reference=reference.upsample_argmax_confidence,
+    fake=lambda x, h, w, align, dtype: (
+        x.new_empty((x.shape[0], h, w), dtype=dtype),
+        x.new_empty((x.shape[0], h, w), dtype=_wide(x.dtype)),
+    ),
+    per_sample=True,
+    flops=lambda shape, h, w, *_, **__: 17 * _pixels(shape, h, w),
+    **_once("upsample_argmax_confidence"),
+)
+declare(
+    "upsample_softmax(Tensor logits, SymInt height, SymInt width, bool align_corners) -> Tensor",
+    reference=reference.upsample_softmax,
+    fake=lambda x, h, w, align: _images(x, (*x.shape[:2], h, w), x.dtype),
+    setup_context=lambda ctx, inputs, output: (_save_size(ctx, inputs, output), ctx.save_for_backward(output))[0],
+    backward=lambda ctx, grad: (
+        torch.ops.fastseg.upsample_softmax_backward(grad, *ctx.saved_tensors, *ctx.size, ctx.align_corners),
+        None,
+        None,
+        None,
+    ),
+    autocast=torch.float32,
+    per_sample=True,
+    flops=lambda shape, h, w, *_, **__: 18 * _pixels(shape, h, w),
+)
+declare(
+    "upsample_softmax_backward(Tensor grad, Tensor output, SymInt height, SymInt width, bool align_corners) -> Tensor",
+    reference=reference.upsample_softmax_backward,
+    fake=lambda grad, output, h, w, align: _images(output, (*output.shape[:2], h, w), output.dtype),
+    per_sample=True,
+    flops=lambda shape, *_, **__: 10 * _pixels(shape, *shape[2:]),
+    **_once("upsample_softmax_backward"),
+)
+declare(
+    "upsample_threshold(Tensor mask_logits, SymInt height, SymInt width, float threshold, bool align_corners)"
+    " -> Tensor",
+    reference=reference.upsample_threshold,
+    fake=lambda x, h, w, threshold, align: _images(x, (*x.shape[:2], h, w), torch.bool),
+    per_sample=True,
+    flops=lambda shape, h, w, *_, **__: 7 * _pixels(shape, h, w),
+)
+
+
+def _loss_fake(logits: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    wide = _wide(logits.dtype)
+    loss = logits.new_empty(target.shape if options[4] == 0 else ())
+    return loss, logits.new_empty(target.shape, dtype=wide), logits.new_empty((), dtype=wide)
+
+
+def _loss_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs[:4], *output[1:])
+    ctx.options = inputs[4:]
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _loss_backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+    out = torch.ops.fastseg.upsample_cross_entropy_backward(grad, *ctx.saved_tensors, *ctx.options)
+    return out, *(None,) * 7
+
+
+_LOSS = "SymInt ignore_index, float label_smoothing, int reduction, bool align_corners)"
+declare(
+    f"upsample_cross_entropy(Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight, {_LOSS}"
+    " -> (Tensor, Tensor, Tensor)",
+    reference=reference.upsample_cross_entropy,
+    fake=_loss_fake,
+    setup_context=_loss_context,
+    backward=_loss_backward,
+    autocast=torch.float32,
+    flops=lambda shape, target, *_, **__: 18 * _pixels(shape, *target[1:]),
+)
+declare(
+    "upsample_cross_entropy_backward(Tensor grad, Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight,"
+    f" Tensor lse, Tensor total, {_LOSS} -> Tensor",
+    reference=reference.upsample_cross_entropy_backward,
+    fake=lambda grad, logits, *_: _images(logits, tuple(logits.shape), logits.dtype),
+    flops=lambda grad, shape, target, *_, **__: 20 * _pixels(shape, *target[1:]),
+    **_once("upsample_cross_entropy_backward"),
+)

@@ -1,0 +1,116 @@
+"""Comparisons whose messages show the first bad place, both values, and what was allowed."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from . import tolerances
+from .bands import Band
+
+
+def _first(bad: Tensor) -> tuple[int, ...]:
+    return tuple(bad.nonzero()[0].tolist())
+
+
+def assert_shape(got: Tensor, truth: Tensor, what: str = "result") -> None:
+    """Same shape and same dtype family."""
+    if got.shape != truth.shape:
+        raise AssertionError(f"{what}: shape {list(got.shape)} instead of {list(truth.shape)}")
+    if got.is_floating_point() != truth.is_floating_point():
+        raise AssertionError(f"{what}: dtype {got.dtype} where the truth has {truth.dtype}")
+
+
+def assert_close(got: Tensor, truth: Tensor, plain: Tensor, extent: int, what: str) -> None:
+    """Floating results: the infinities and NaN of the truth, and elsewhere an error judged against plain PyTorch's.
+
+    Args:
+        got: the kernel's result.
+        truth: the float64 result.
+        plain: plain PyTorch's result in the dtype of `got`.
+        extent: longer side of the source, for the floor in float64.
+        what: names the result in the message.
+    """
+    assert_shape(got, truth, what)
+    g, p = got.double(), plain.double()
+    # Beyond the range of a narrow dtype infinity is the right answer.
+    rounded = truth.to(got.dtype).double()
+    finite = rounded.isfinite()
+    wrong = ~torch.where(finite, g.isfinite(), (g == rounded) | (g.isnan() & rounded.isnan()))
+    if wrong.any():
+        at = _first(wrong)
+        raise AssertionError(f"{what}{list(at)}: {g[at].item()} where the truth is {truth[at].item()}")
+    if not finite.any():
+        return
+    g, p, t = g[finite], p[finite], truth[finite]
+    error, plain_error = (g - t).abs(), (p - t).abs().nan_to_num(0, 0, 0)
+    allowed = tolerances.PLAIN * plain_error.max() + tolerances.floor(got.dtype, extent) * t.abs().max()
+    if error.max() > allowed:
+        full = torch.where(finite, (got.double() - truth).abs(), 0.0)
+        at = _first(full > allowed)
+        raise AssertionError(
+            f"{what}{list(at)}: {got[at].item()!r} where the truth is {truth[at].item()!r}; largest error "
+            f"{error.max().item():.3g}, plain PyTorch {plain_error.max().item():.3g}, allowed {allowed.item():.3g}"
+        )
+
+
+def assert_gradient(got: Tensor, truth: Tensor, plain: Tensor, extent: int, what: str) -> None:
+    """A gradient: as `assert_close`, and as a vector by relative length of the error, angle and signed bias."""
+    assert_close(got, truth, plain, extent, what)
+    if got.numel() == 0 or not (truth.isfinite().all() and plain.isfinite().all()) or not truth.any():
+        return
+    g, p, t = got.double().flatten(), plain.double().flatten(), truth.flatten()
+    relative, plain_relative = (g - t).norm() / t.norm(), (p - t).norm() / t.norm()
+    allowed = tolerances.PLAIN * plain_relative + tolerances.floor(got.dtype, extent)
+    if relative > allowed:
+        raise AssertionError(f"{what}: relative L2 error {relative:.3g}, plain PyTorch {plain_relative:.3g}")
+    angle = 1 - torch.dot(g, t) / (g.norm() * t.norm())
+    if angle > allowed**2 + tolerances.COSINE_FLOOR:
+        raise AssertionError(f"{what}: 1 - cosine to the truth is {angle:.3g}, allowed {(allowed**2).item():.3g}")
+    bias, plain_bias = (g - t).mean() / t.abs().mean(), (p - t).mean() / t.abs().mean()
+    most = tolerances.PLAIN * plain_bias.abs() + tolerances.SIGNED_BIAS_EPSILONS * torch.finfo(got.dtype).eps
+    if bias.abs() > most:
+        raise AssertionError(f"{what}: signed bias {bias:.3g}, plain PyTorch {plain_bias:.3g}, allowed {most:.3g}")
+
+
+def assert_pixels(got: Tensor, truth: Tensor, tie: Callable[[], Band | None], what: str) -> None:
+    """Integers or booleans: equal, except where the band of `tie()` proves that both answers are as good."""
+    assert_shape(got, truth, what)
+    wrong = got.long() != truth.long()
+    band = tie() if wrong.any() else None
+    if band is not None:
+        wrong &= ~band.undecided
+    if wrong.any():
+        at = _first(wrong)
+        gap = "" if band is None else f"; the gap is {band.gap[at].item():.3g}, a tie at most {band.width[at].item():.3g}"
+        raise AssertionError(
+            f"{what}{list(at)}: {int(got[at])} where the truth is {int(truth[at])}{gap} "
+            f"({int(wrong.sum())} of {wrong.numel()} are wrong)"
+        )
+
+
+def assert_counts(got: Tensor, truth: Tensor, tie: Callable[[], Band | None], what: str) -> None:
+    """Confusion matrices: same rows, and at most one pixel moved within a row for every undecided pixel of `tie()`."""
+    assert_shape(got, truth, what)
+    if torch.equal(got, truth):
+        return
+    band = tie()
+    moved = 0 if band is None else int(band.undecided.sum())
+    if not torch.equal(got.sum(1), truth.sum(1)):
+        at = _first(got.sum(1) != truth.sum(1))
+        raise AssertionError(f"{what}: row {at[0]} sums to {int(got.sum(1)[at])} instead of {int(truth.sum(1)[at])}")
+    difference = (got - truth).abs()
+    if int(difference.sum()) > 2 * moved:
+        at = _first(difference > 0)
+        raise AssertionError(
+            f"{what}{list(at)}: {int(got[at])} instead of {int(truth[at])}; {int(difference.sum()) // 2} pixels moved, "
+            f"{moved} are undecided"
+        )
+
+
+def assert_memory_format(got: Tensor, like: Tensor, what: str) -> None:
+    """Maps [N, C, H, W] are stored as their input: channels_last if that is, else NCHW."""
+    channels_last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+    wanted = torch.channels_last if channels_last else torch.contiguous_format
+    if not got.is_contiguous(memory_format=wanted):
+        raise AssertionError(f"{what}: strides {got.stride()} of {list(got.shape)} are not {wanted}")

@@ -1,0 +1,64 @@
+"""One row of the table of cases, and how to find the rows."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .bands import Band
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+TAGS = frozenset({"smoke", "odd", "paper", "bench", "degenerate"})
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of one op, for tests, benchmarks and `fastseg bench` alike.
+
+    Args:
+        op: name of the function in `fastseg.ops`.
+        id: name of the row, unique within the op.
+        make: `(seed, dtype, device, layout) -> (args, kwargs)`, the same values for every layout.
+        grad: which of the positional arguments are differentiated.
+        tags: `smoke` and `odd` rows meet every dtype and layout; `paper` rows are sizes that the literature uses;
+            `bench` rows are timed; `degenerate` rows are empty, constant, all-ignored or not finite.
+        dtypes: what `dtype` may be for this row.
+        band: for integer results: how far each pixel is from a tie, and how near is near enough to differ.
+    """
+
+    op: str
+    id: str
+    make: Callable[[int, torch.dtype, str, str], Inputs]
+    grad: tuple[int, ...] = ()
+    tags: frozenset[str] = frozenset()
+    dtypes: tuple[torch.dtype, ...] = FLOATS
+    band: Callable[[Inputs, torch.dtype, Tensor | None], Band] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        unknown = self.tags - TAGS
+        if unknown:
+            raise ValueError(f"fastseg::Case: tags must be among {sorted(TAGS)}, got {sorted(unknown)}")
+
+    @property
+    def name(self) -> str:
+        """`op-id`."""
+        return f"{self.op}-{self.id}"
+
+
+def find_cases(op: str | None = None, *tags: str) -> list[Case]:
+    """Rows of every stem, or those of one op, that have at least one of the tags (any, if none is given)."""
+    from . import cases as stems
+
+    rows = [
+        case
+        for module in pkgutil.iter_modules(stems.__path__)
+        for case in importlib.import_module(f"{stems.__name__}.{module.name}").CASES
+    ]
+    return [c for c in rows if op in (None, c.op) and (not tags or c.tags.intersection(tags))]

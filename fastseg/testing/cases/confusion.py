@@ -1,0 +1,95 @@
+"""Rows of the confusion matrix."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import bands
+from ..case import INTEGERS, Case, Inputs
+from ..layouts import with_layout
+from ..signals import KINDS, labels, logits
+from .upsample import BENCH, CLASSES, GEOMETRY, Make
+
+
+def _labels_dtype(classes: int) -> torch.dtype:
+    return torch.uint8 if classes <= 255 else torch.int16
+
+
+def _target(shape: tuple[int, ...], classes: int, dtype: torch.dtype, seed: int, options: dict[str, Any]) -> Tensor:
+    return labels(shape, classes, dtype, seed + 1, options.get("ignore_index", 255))
+
+
+def _from_labels(
+    shape: tuple[int, int, int], classes: int, *, target_dtype: torch.dtype = torch.uint8, add: bool = False, **options: Any
+) -> Make:
+    """Arguments (prediction, target, num_classes); `dtype` is that of the prediction."""
+
+    def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
+        prediction = labels(shape, classes, dtype, seed).to(device)
+        target = _target(shape, classes, target_dtype, seed, options).to(device)
+        extra = dict(options, out=torch.arange(classes * classes).view(classes, classes).to(device)) if add else options
+        return (with_layout(prediction, layout), with_layout(target, layout), classes), dict(extra)
+
+    return make
+
+
+def _from_logits(
+    shape: tuple[int, int, int, int], size: tuple[int, int], kind: str = "noise", *, all_ignored: bool = False, **options: Any
+) -> Make:
+    """Arguments (logits, target, num_classes)."""
+
+    def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
+        n, classes = shape[:2]
+        target = _target((n, *size), classes, _labels_dtype(classes), seed, options).to(device)
+        if all_ignored:
+            target.fill_(255)
+        x = logits(shape, kind, seed).to(dtype=dtype, device=device)
+        return (with_layout(x, layout), with_layout(target, layout), classes), dict(options)
+
+    return make
+
+
+def band(inputs: Inputs, dtype: torch.dtype, plain: Tensor | None) -> bands.Band:
+    """Tie band of the labels that are counted."""
+    (x, target, _), options = inputs
+    size = (target.shape[1], target.shape[2])
+    return bands.argmax(x, size, options.get("align_corners", False), dtype, plain)
+
+
+def _rows() -> Iterator[Case]:
+    op = "confusion_matrix"
+
+    def counted(id: str, make: Make, *tags: str) -> Case:
+        return Case(op, f"labels_{id}", make, tags=frozenset(tags), dtypes=INTEGERS)
+
+    def fused(id: str, make: Make, *tags: str) -> Case:
+        return Case(op, f"logits_{id}", make, tags=frozenset(filter(None, tags)), band=band)
+
+    yield counted("square", _from_labels((2, 13, 37), 7), "smoke")
+    yield counted("add", _from_labels((1, 9, 31), 19, add=True), "odd")
+    yield counted("ignore_inside", _from_labels((1, 9, 31), 5, ignore_index=2))
+    yield counted("one_class", _from_labels((1, 9, 31), 1), "degenerate")
+    yield counted("no_batch", _from_labels((0, 9, 31), 3), "degenerate")
+    yield counted("no_pixels", _from_labels((2, 0, 31), 3), "degenerate")
+    yield counted("c127", _from_labels((1, 65, 67), 127))
+    for dtype in INTEGERS:
+        name = str(dtype).split(".")[1]
+        yield counted(f"target_{name}", _from_labels((1, 9, 31), 5, target_dtype=dtype, ignore_index=100))
+    yield counted("ignore_-100", _from_labels((1, 9, 31), 5, target_dtype=torch.int64, ignore_index=-100))
+
+    for name, shape, size, tag in GEOMETRY:
+        yield fused(name, _from_logits(shape, size), tag)
+        yield fused(f"{name}_aligned", _from_logits(shape, size, align_corners=True))
+    for classes in CLASSES:
+        yield fused(f"c{classes}", _from_logits((1, classes, 5, 6), (13, 19)))
+    for kind in KINDS:
+        yield fused(f"{kind}_x4", _from_logits((1, 19, 12, 17), (48, 68), kind))
+    yield fused("all_ignored", _from_logits((1, 5, 6, 7), (24, 28), all_ignored=True), "degenerate")
+    for name, shape, size in BENCH:
+        for kind in ("smooth", "noise"):
+            yield fused(f"{name}_{kind}", _from_logits(shape, size, kind), "bench", "paper")
+
+
+CASES: tuple[Case, ...] = tuple(_rows())

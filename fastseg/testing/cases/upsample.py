@@ -1,0 +1,178 @@
+"""Rows of the upsample family."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import bands
+from ..case import Case, Inputs
+from ..layouts import with_layout
+from ..signals import KINDS, labels, logits
+
+# Name, [N, C, h, w], (H, W), tag. Odd extents leave a tail in every vector and every tile.
+GEOMETRY: tuple[tuple[str, tuple[int, int, int, int], tuple[int, int], str], ...] = (
+    ("x2", (2, 3, 5, 7), (10, 14), "smoke"),
+    ("x4", (1, 19, 9, 13), (36, 52), "odd"),
+    ("x8", (1, 21, 8, 6), (64, 48), ""),
+    ("65to513", (1, 2, 65, 65), (513, 513), "paper"),
+    ("33to512", (1, 3, 33, 33), (512, 512), "paper"),
+    ("fraction", (2, 5, 7, 11), (17, 23), "smoke"),
+    ("anisotropic", (2, 4, 6, 37), (41, 9), "odd"),
+    ("down2", (1, 5, 16, 18), (8, 9), ""),
+    ("down", (1, 5, 31, 67), (10, 21), "odd"),
+    ("pixel", (2, 3, 1, 1), (7, 9), ""),
+    ("row", (1, 4, 1, 13), (5, 26), "odd"),
+    ("column", (1, 4, 13, 1), (26, 5), ""),
+    ("identity", (1, 19, 11, 13), (11, 13), ""),
+    ("to_pixel", (1, 5, 9, 11), (1, 1), ""),
+    ("x1000", (1, 3, 2, 3), (3, 3000), ""),
+    ("wide", (1, 3, 3, 150), (7, 1201), ""),
+    ("tall", (1, 2, 300, 3), (1201, 7), ""),
+    ("no_batch", (0, 3, 4, 5), (8, 10), "degenerate"),
+    ("no_pixels", (1, 3, 4, 5), (0, 10), "degenerate"),
+)
+CLASSES = (1, 2, 19, 21, 150, 255, 256)
+BENCH: tuple[tuple[str, tuple[int, int, int, int], tuple[int, int]], ...] = (
+    ("cityscapes", (1, 19, 128, 256), (1024, 2048)),
+    ("voc", (1, 21, 65, 65), (513, 513)),
+    ("batch", (8, 21, 33, 33), (512, 512)),
+)
+Make = Callable[[int, torch.dtype, str, str], Inputs]
+
+
+def _place(x: Tensor, dtype: torch.dtype, device: str, layout: str) -> Tensor:
+    return with_layout(x.to(dtype=dtype, device=device), layout)
+
+
+def _maps(shape: tuple[int, int, int, int], size: tuple[int, int], kind: str = "noise", **options: Any) -> Make:
+    """Arguments (maps, size) and the options."""
+
+    def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
+        return (_place(logits(shape, kind, seed), dtype, device, layout), size), dict(options)
+
+    return make
+
+
+def _loss(
+    shape: tuple[int, int, int, int],
+    size: tuple[int, int],
+    kind: str = "noise",
+    *,
+    labels_dtype: torch.dtype = torch.uint8,
+    weight: bool = False,
+    pixel_weight: bool = False,
+    all_ignored: bool = False,
+    **options: Any,
+) -> Make:
+    """Arguments (logits, target) and the options; about one label in ten is ignored."""
+
+    def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
+        n, classes = shape[:2]
+        ignore = options.get("ignore_index", 255)
+        target = labels((n, *size), classes, labels_dtype, seed + 1, ignore)
+        if all_ignored:
+            target.fill_(ignore)
+        extra = dict(options)
+        if weight:
+            extra["weight"] = _place(0.2 + logits((1, classes, 1, 1), "noise", seed + 2).abs()[0, :, 0, 0], dtype, device, layout)
+        if pixel_weight:
+            extra["pixel_weight"] = _place(logits((n, 1, *size), "smooth", seed + 3).abs()[:, 0], dtype, device, layout)
+        args = _place(logits(shape, kind, seed), dtype, device, layout), _place(target, labels_dtype, device, layout)
+        return args, extra
+
+    return make
+
+
+def argmax_band(inputs: Inputs, dtype: torch.dtype, plain: Tensor | None) -> bands.Band:
+    """Tie band of `upsample_argmax(logits, size, align_corners=...)`."""
+    (x, size), options = inputs
+    return bands.argmax(x, size, options.get("align_corners", False), dtype, plain)
+
+
+def threshold_band(inputs: Inputs, dtype: torch.dtype, plain: Tensor | None) -> bands.Band:
+    """Tie band of `upsample_threshold(mask_logits, size, threshold=..., align_corners=...)`."""
+    (x, size), options = inputs
+    return bands.threshold(x, size, options.get("align_corners", False), dtype, options.get("threshold", 0.0), plain)
+
+
+def _geometry(op: str, build: Callable[..., Make], grad: tuple[int, ...], band: Any, **options: Any) -> Iterator[Case]:
+    """Every size, with and without align_corners; every number of classes; every kind of values; the timed rows."""
+    prefix = "confidence_" if "return_confidence" in options else ""
+
+    def row(id: str, make: Make, *tags: str) -> Case:
+        return Case(op, prefix + id, make, grad, frozenset(filter(None, tags)), band=band)
+
+    for name, shape, size, tag in GEOMETRY:
+        yield row(name, build(shape, size, **options), tag)
+        # Half of the full cross product is enough for the odd rows.
+        aligned_tag = "" if tag == "odd" else tag
+        yield row(f"{name}_aligned", build(shape, size, align_corners=True, **options), aligned_tag)
+    for classes in CLASSES:
+        yield row(f"c{classes}", build((1, classes, 5, 6), (13, 19), **options), "degenerate" if classes == 1 else "")
+    # Scales of a power of two: at others it depends on the rounding of a weight whether 0 * inf occurs.
+    for kind in KINDS:
+        tag = "" if kind in ("smooth", "noise") else "degenerate"
+        yield row(f"{kind}_x4", build((1, 19, 12, 17), (48, 68), kind, **options), tag, "smoke" if kind == "smooth" else "")
+    yield row("ties_x2", build((2, 5, 9, 35), (18, 70), "ties", **options), "odd", "degenerate")
+    if not prefix:
+        for name, shape, size in BENCH:
+            for kind in ("smooth", "noise"):
+                yield row(f"{name}_{kind}", build(shape, size, kind, **options), "bench", "paper")
+
+
+def _argmax_extra() -> Iterator[Case]:
+    for dtype in (torch.int8, torch.int16, torch.int32, torch.int64):
+        make = _maps((1, 7, 6, 9), (20, 31), dtype=dtype)
+        yield Case("upsample_argmax", f"to_{str(dtype).split('.')[1]}", make, band=argmax_band)
+    make = _maps((1, 257, 5, 6), (13, 19), dtype=torch.int16)
+    yield Case("upsample_argmax", "c257_int16", make, tags=frozenset({"odd"}), band=argmax_band)
+
+
+def _threshold_extra() -> Iterator[Case]:
+    for level in (0.5, -1.25):
+        make = _maps((1, 3, 7, 9), (28, 36), "ties", threshold=level)
+        yield Case("upsample_threshold", f"at_{level}", make, tags=frozenset({"degenerate"}), band=threshold_band)
+    yield Case(
+        "upsample_threshold", "no_masks", _maps((1, 0, 4, 5), (8, 10)), tags=frozenset({"degenerate"}), band=threshold_band
+    )
+
+
+def _loss_extra() -> Iterator[Case]:
+    shape, size = (2, 7, 6, 9), (23, 35)
+
+    def row(id: str, *tags: str, shape: tuple[int, int, int, int] = shape, **options: Any) -> Case:
+        return Case("upsample_cross_entropy", id, _loss(shape, size, **options), (0,), frozenset(tags))
+
+    for reduction in ("sum", "none"):
+        yield row(reduction, "smoke", reduction=reduction)
+        yield row(f"{reduction}_smoothed_weighted", reduction=reduction, label_smoothing=0.1, weight=True)
+    yield row("smoothing", label_smoothing=0.1)
+    yield row("smoothing_1", label_smoothing=1.0, weight=True)
+    yield row("weight", weight=True)
+    yield row("pixel_weight", pixel_weight=True)
+    yield row("everything", "odd", weight=True, pixel_weight=True, label_smoothing=0.2, reduction="none")
+    yield row("everything_mean", "odd", weight=True, pixel_weight=True, label_smoothing=0.2, align_corners=True)
+    for dtype in (torch.int8, torch.int16, torch.int32, torch.int64):
+        name = str(dtype).split(".")[1]
+        yield row(f"labels_{name}", labels_dtype=dtype, ignore_index=100)
+    yield row("ignore_-100", labels_dtype=torch.int64, ignore_index=-100)
+    yield row("ignore_inside", ignore_index=3)
+    yield row("ignore_none", labels_dtype=torch.int8, ignore_index=255)
+    yield row("c257", shape=(1, 257, 6, 9), labels_dtype=torch.int16, ignore_index=-1)
+    for reduction in ("mean", "sum", "none"):
+        yield row(f"all_ignored_{reduction}", "degenerate", all_ignored=True, reduction=reduction)
+
+
+CASES: tuple[Case, ...] = (
+    *_geometry("upsample_bilinear", _maps, (0,), None),
+    *_geometry("upsample_argmax", _maps, (), argmax_band),
+    *_argmax_extra(),
+    *_geometry("upsample_argmax", _maps, (), argmax_band, return_confidence=True),
+    *_geometry("upsample_softmax", _maps, (0,), None),
+    *_geometry("upsample_threshold", _maps, (), threshold_band),
+    *_threshold_extra(),
+    *_geometry("upsample_cross_entropy", _loss, (0,), None),
+    *_loss_extra(),
+)

@@ -1,0 +1,131 @@
+"""Run one row and judge it: the battery that tests, benchmarks and `fastseg bench` share."""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _config, _registry, ops
+from . import asserts
+from .bands import Band
+from .case import Case, Inputs
+from .layouts import with_layout
+from .signals import generator
+from .tolerances import compute_dtype
+
+SEED = 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """Results of one call, gradients of its differentiable inputs, and the paths taken."""
+
+    outputs: tuple[Tensor, ...]
+    gradients: tuple[Tensor, ...]
+    paths: tuple[str, ...]
+
+
+class Truth:
+    """What one row should give: float64 results, plain PyTorch's results in the row's dtype, and the tie bands."""
+
+    def __init__(self, case: Case, dtype: torch.dtype) -> None:
+        self.case, self.dtype = case, dtype
+        self.inputs = inputs_of(case, dtype, exact=True)
+        with _config.backend("reference"):
+            self.exact = run_inputs(case, self.inputs, dtype)
+            self.plain = self.exact if dtype == torch.float64 else run(case, dtype)
+
+    @cached_property
+    def band(self) -> Band | None:
+        """Where a kernel's integers may differ from the truth."""
+        return self.case.band(self.inputs, self.dtype, None) if self.case.band else None
+
+    @cached_property
+    def plain_band(self) -> Band | None:
+        """Where they may differ from plain PyTorch, or plain PyTorch from the truth."""
+        plain = inputs_of(self.case, self.dtype)[0][0].to(compute_dtype(self.dtype))
+        return self.case.band(self.inputs, self.dtype, plain) if self.case.band else None
+
+
+def as_float64(value: Any) -> Any:
+    """Floating tensors as float64, anything else as it is."""
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def inputs_of(case: Case, dtype: torch.dtype, layout: str = "contiguous", *, exact: bool = False) -> Inputs:
+    """The arguments of a row; with `exact`, their values as float64."""
+    args, kwargs = case.make(SEED, dtype, "cpu", layout)
+    if exact:
+        args, kwargs = tuple(map(as_float64, args)), {k: as_float64(v) for k, v in kwargs.items()}
+    return args, kwargs
+
+
+def run_inputs(case: Case, inputs: Inputs, dtype: torch.dtype, layout: str = "contiguous") -> Run:
+    """Call the op on these inputs and differentiate its first result with a fixed random upstream gradient."""
+    args, kwargs = inputs
+    args = tuple(a.detach().requires_grad_() if i in case.grad else a for i, a in enumerate(args))
+    with _registry.trace() as paths:
+        result = getattr(ops, case.op)(*args, **kwargs)
+        outputs: tuple[Tensor, ...] = result if isinstance(result, tuple) else (result,)
+        gradients: tuple[Tensor, ...] = ()
+        if case.grad:
+            upstream = torch.randn(outputs[0].shape, generator=generator(SEED + 1), dtype=torch.float64)
+            given = with_layout(upstream.to(dtype).to(outputs[0].dtype), layout)
+            gradients = torch.autograd.grad(outputs[0], [args[i] for i in case.grad], given)
+    return Run(tuple(o.detach() for o in outputs), gradients, tuple(paths))
+
+
+def run(case: Case, dtype: torch.dtype, layout: str = "contiguous") -> Run:
+    """Call the op on the inputs of a row."""
+    return run_inputs(case, inputs_of(case, dtype, layout), dtype, layout)
+
+
+@lru_cache(maxsize=4)
+def truth(case: Case, dtype: torch.dtype) -> Truth:
+    """The truth of a row, kept while tests go through its layouts and instruction sets."""
+    return Truth(case, dtype)
+
+
+def judge(case: Case, dtype: torch.dtype, got: Run) -> None:
+    """Raise AssertionError unless `got` is right: against float64, and float32 integers also against plain PyTorch."""
+    right = truth(case, dtype)
+    by_reference = any(path.endswith(":reference") for path in got.paths)
+    extent = max((1, *right.inputs[0][0].shape[2:]))
+    compare = asserts.assert_counts if case.op == "confusion_matrix" else asserts.assert_pixels
+    rows = zip(got.outputs, right.exact.outputs, right.plain.outputs, strict=True)
+    for i, (value, exact, plain) in enumerate(rows):
+        what = f"{case.name} {dtype} result {i}"
+        if exact.is_floating_point():
+            asserts.assert_close(value, exact, plain, extent, what)
+            continue
+        # The reference is plain PyTorch, with a source coordinate in float32.
+        compare(value, exact, lambda: right.plain_band if by_reference else right.band, what)
+        if dtype == torch.float32:
+            compare(value, plain, lambda: right.plain_band, what + " against PyTorch")
+    gradients = zip(got.gradients, right.exact.gradients, right.plain.gradients, strict=True)
+    for i, (value, exact, plain) in enumerate(gradients):
+        asserts.assert_gradient(value, exact, plain, extent, f"{case.name} {dtype} gradient {i}")
+
+
+def assert_paths(got: Run, expected: str) -> None:
+    """Every op of the run took the expected path, and at least one op ran."""
+    other = [p for p in got.paths if p.split(":", 1)[1] != expected]
+    if other or not got.paths:
+        raise AssertionError(f"expected {expected}, took {other or 'no path at all'}")
+
+
+def assert_same(a: Run, b: Run, what: str) -> None:
+    """Bitwise equal results and gradients."""
+    for kind, left, right in (("result", a.outputs, b.outputs), ("gradient", a.gradients, b.gradients)):
+        for i, (x, y) in enumerate(zip(left, right, strict=True)):
+            if not torch.equal(_bits(x), _bits(y)):
+                at = (_bits(x) != _bits(y)).nonzero()[0].tolist()
+                raise AssertionError(f"{what}: {kind} {i}{at}: {x[tuple(at)].item()!r} and {y[tuple(at)].item()!r}")
+
+
+def _bits(x: Tensor) -> Tensor:
+    """Integers that compare as the bits do, so that NaN equals NaN and 0 differs from -0."""
+    integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    return x.contiguous().view(integer)
