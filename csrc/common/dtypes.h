@@ -7,6 +7,9 @@ namespace fastseg {
 enum class Float : int32_t { f32, f64, bf16, f16 };
 enum class Int : int32_t { u8, i8, i16, i32, i64 };
 
+template <class T>
+constexpr Float kNative = sizeof(T) == 4 ? Float::f32 : Float::f64;
+
 inline int size_of(Float t) { return t == Float::f64 ? 8 : t == Float::f32 ? 4 : 2; }
 inline int size_of(Int t) { return t == Int::i64 ? 8 : t == Int::i32 ? 4 : t == Int::i16 ? 2 : 1; }
 

@@ -13,7 +13,7 @@ const char* isa_name();
 // The table that was compiled for the instruction set in use. A stem declares its tables with FASTSEG_TABLES.
 #if defined(__x86_64__)
 #define FASTSEG_TABLES(type, name) extern "C" const type name##_base, name##_avx2, name##_avx512
-#define FASTSEG_PICK(name)                           \
+#define FASTSEG_PICK(name)                                    \
   (::fastseg::isa() == ::fastseg::Isa::avx512 ? name##_avx512 \
    : ::fastseg::isa() == ::fastseg::Isa::avx2 ? name##_avx2   \
                                               : name##_base)

@@ -137,8 +137,8 @@ inline Tensor empty_images(const Tensor& like, int64_t n, int64_t c, int64_t h, 
       break;
   }
   const int64_t w = labels.size(2), h = labels.size(1);
-  fail(op, argument, "be in [0, ", classes, ") or ignore_index, got ", value, " at [", at / (h * w), ", ",
-       at / w % h, ", ", at % w, "]");
+  fail(op, argument, "be in [0, ", classes, ") or ignore_index, got ", value, " at [", at / (h * w), ", ", at / w % h,
+       ", ", at % w, "]");
 }
 
 // Calls work(slot, begin, end) on about equal parts of [0, tasks), at most one per thread; slots count from 0.
@@ -148,8 +148,8 @@ struct Ranges {
 
   Ranges(int64_t tasks_, int64_t cost)
       : tasks(tasks_),
-        slots(std::max<int64_t>(
-            1, std::min({int64_t(torch::stable::get_num_threads()), tasks_, tasks_ * std::max<int64_t>(cost, 1) >> 15}))) {}
+        slots(std::max<int64_t>(1, std::min({int64_t(torch::stable::get_num_threads()), tasks_,
+                                             tasks_ * std::max<int64_t>(cost, 1) >> 15}))) {}
 
   template <class Work>
   void run(const Work& work) const {

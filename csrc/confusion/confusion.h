@@ -14,8 +14,8 @@ struct Pairs {
   Int prediction_type, target_type;
   int64_t n;
   int32_t classes, ignore_index;
-  int64_t* counts;          // [copies, classes * classes + 1], the last one for ignored pixels; added to
-  int64_t copies;           // 1 or kCopies
+  int64_t* counts;                     // [copies, classes * classes + 1], the last one for ignored pixels; added to
+  int64_t copies;                      // 1 or kCopies
   int64_t bad_target, bad_prediction;  // first index out of range, or -1
 };
 

@@ -1,6 +1,5 @@
-#include "confusion.h"
-
 #include "../upsample/arguments.h"
+#include "confusion.h"
 
 namespace fastseg {
 namespace {
@@ -93,8 +92,7 @@ void upsample_confusion_matrix(const Tensor& logits, const Tensor& target, Tenso
     const LabelJob<T> job(logits, float_kind, height, width, align_corners);
     const int64_t h = logits.size(2);
     int64_t tallest = 0;  // output rows of a cell row
-    for (int64_t i = 0; i < h; ++i)
-      tallest = std::max<int64_t>(tallest, job.y.axis.first[i + 1] - job.y.axis.first[i]);
+    for (int64_t i = 0; i < h; ++i) tallest = std::max<int64_t>(tallest, job.y.axis.first[i + 1] - job.y.axis.first[i]);
     Ranges ranges(logits.size(0) * h, classes * (height / h + 1) * width);
     ranges.slots = bounded(ranges.slots, classes);
     Histograms histograms(t, classes, ranges.slots);

@@ -1,6 +1,6 @@
-// Histogram of (target, prediction) pairs: widen and check a block of labels with vectors, then one increment per pixel.
-// Neighbouring pixels mostly share their pair, so alternating between copies keeps increments from waiting for each
-// other's stores.
+// Histogram of (target, prediction) pairs: widen and check a block of labels with vectors, then one increment per
+// pixel. Neighbouring pixels mostly share their pair, so alternating between copies keeps increments from waiting for
+// each other's stores.
 #include "confusion.h"
 
 namespace fastseg {

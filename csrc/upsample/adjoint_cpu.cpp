@@ -45,7 +45,7 @@ Tensor run_adjoint(void (*kernel)(const Adjoint<T>&, int64_t, int64_t), const Te
       base.grad[pixels ? (image * h + row) * w * c + k : ((image * c + k / w) * h + row) * w + k % w] += from[k];
   }
   if (pixels) grad = torch::stable::transpose(torch::stable::transpose(grad, 1, 3), 2, 3);
-  const bool same = type == (sizeof(T) == 4 ? Float::f32 : Float::f64);
+  const bool same = type == kNative<T>;
   if (same && (pixels || !channels_last)) return grad;
   Tensor out = empty_images(like, n, c, h, w, like.scalar_type(), channels_last);
   if (pixels) return torch::stable::copy_(out, grad), out;
@@ -110,6 +110,7 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad, const Tensor& logits,
   FASTSEG_CHECK(lse.numel() == target.numel(), op, "lse", "have one value per pixel, got ", lse.numel());
   FASTSEG_CHECK(grad.numel() == (reduction == 0 ? target.numel() : 1), op, "grad", "fit the reduction, got ",
                 grad.numel(), " values");
+  check_weights(op, weight, pixel_weight, logits, target);
   took(op);
   const bool last = is_channels_last(logits);
   const int64_t c = logits.size(1), h = logits.size(2), w = logits.size(3);

@@ -80,8 +80,7 @@ template <class T>
 V<T> read(const Strided& t, int64_t n, int64_t c, int64_t y, int64_t x) {
   constexpr int L = Simd<T>::lanes;
   const int64_t at = n * t.stride_n + c * t.stride_c + y * t.stride_y + x * t.stride_x;
-  if (t.stride_x == 1 && x + L <= t.w && t.type == (sizeof(T) == 4 ? Float::f32 : Float::f64))
-    return load((const T*)t.data + at);
+  if (t.stride_x == 1 && x + L <= t.w && t.type == kNative<T>) return load((const T*)t.data + at);
   T lanes[L] = {};
   widen((const char*)t.data + at * size_of(t.type), t.type, least(L, t.w - x), t.stride_x, lanes);
   return load(lanes);
@@ -123,32 +122,42 @@ void softmax(const Adjoint<T>& p, int64_t begin, int64_t end) {
 
 // With g the gradient of a pixel's loss times its pixel weight, w the class weights and e the smoothing:
 //   d/dz_c = p_c A - [c = t] B - w_c D,   A = B + D sum(w),   B = g (1 - e) w_t,   D = g e / C,   p_c = exp(z_c - lse)
-template <class T>
-void cross_entropy(const Adjoint<T>& p, int64_t begin, int64_t end) {
+template <class T, bool kSmooth>
+void cross_entropy_as(const Adjoint<T>& p, int64_t begin, int64_t end) {
+  constexpr int L = Simd<T>::lanes;
   constexpr int64_t kPixels = kTile * kTileRows;
-  T *A = p.scratch, *B = A + kPixels, *D = B + kPixels, *lse = D + kPixels, *label = lse + kPixels;
+  using Scalar = typename Simd<T>::Int;
+  T *A = p.scratch, *B = A + kPixels, *D = B + kPixels, *lse = D + kPixels;
+  Scalar* label = (Scalar*)(lse + kPixels);
   T total = 0;
   for (int64_t c = 0; c < p.c; ++c) total += p.weight ? p.weight[c] : T(1);
 
   const auto prepare = [&](const Tile<T>& tile, const CellRow<T>&) {
+    const int64_t n = tile.x1 - tile.x0, m = (n + L - 1) / L * L;
     for (int64_t y = tile.y0; y < tile.y1; ++y) {
       const int64_t row = (tile.image * p.y.out + y) * p.x.out + tile.x0, at = (y - tile.y0) * kTile;
-      const int64_t n = tile.x1 - tile.x0;
       int32_t target[kTile];
+      T g[kTile];
       widen_labels((const char*)p.target + row * size_of(p.target_type), p.target_type, n, target);
-      for (int64_t i = 0; i < kTile; ++i) {
-        const bool valid = i < n && target[i] != p.ignore_index && target[i] >= 0 && target[i] < p.c;
-        const T g = valid ? p.loss_grad[(row + i) * p.loss_grad_stride] * p.scale *
-                                (p.pixel_weight ? p.pixel_weight[row + i] : T(1))
-                          : T(0);
-        const int32_t t = valid ? target[i] : -1;
-        D[at + i] = g * p.smoothing / T(p.c);
-        B[at + i] = valid ? g * (1 - p.smoothing) * (p.weight ? p.weight[t] : T(1)) : T(0);
-        A[at + i] = B[at + i] + D[at + i] * total;
-        lse[at + i] = i < n ? p.lse[row + i] : T(0);
-        const typename Simd<T>::Int bits = t;
-        memcpy(label + at + i, &bits, sizeof(T));
-      }
+      for (int64_t i = n; i < m; ++i) target[i] = -1;
+      const int32_t ignored = p.ignore_index, classes = int32_t(p.c);
+      for (int64_t i = 0; i < m; ++i)
+        target[i] = (target[i] != ignored) & (target[i] >= 0) & (target[i] < classes) ? target[i] : -1;
+      const T first = p.loss_grad[0] * p.scale;
+      for (int64_t i = 0; i < m; ++i) g[i] = first;
+      if (p.loss_grad_stride)
+        for (int64_t i = 0; i < n; ++i) g[i] = p.loss_grad[row + i] * p.scale;
+      if (p.pixel_weight)
+        for (int64_t i = 0; i < n; ++i) g[i] *= p.pixel_weight[row + i];
+      for (int64_t i = 0; i < m; ++i) g[i] = target[i] >= 0 ? g[i] : T(0);
+      for (int64_t i = 0; i < m; ++i) B[at + i] = g[i] * (1 - p.smoothing);
+      if (p.weight)
+        for (int64_t i = 0; i < n; ++i) B[at + i] *= p.weight[target[i] < 0 ? 0 : target[i]];
+      for (int64_t i = 0; i < m; ++i) D[at + i] = g[i] * (p.smoothing / T(p.c));
+      for (int64_t i = 0; i < m; ++i) A[at + i] = B[at + i] + D[at + i] * total;
+      for (int64_t i = 0; i < m; ++i) label[at + i] = target[i];
+      memcpy(lse + at, p.lse + row, n * sizeof(T));
+      for (int64_t i = n; i < m; ++i) lse[at + i] = 0;
     }
   };
 
@@ -157,26 +166,33 @@ void cross_entropy(const Adjoint<T>& p, int64_t begin, int64_t end) {
     const Columns<T> k = columns(p.x, x);
     const T* plane = s.data + tile.image * s.stride_n + c * s.stride_c;
     const V<T> top = along(plane + cell.row * s.stride_y, k), bottom = along(plane + cell.below * s.stride_y, k);
-    const T w = p.smoothing != 0 ? (p.weight ? p.weight[c] : T(1)) : T(0);
-    return [&, c, x, top, bottom, w](int64_t y) {
-      const int64_t at = (y - tile.y0) * kTile + (x - tile.x0);
-      const V<T> z = top * p.y.lower_weight[y] + bottom * p.y.upper_weight[y];
-      const V<T> probability = exponential(z - load(lse + at));
-      const I<T> hit = (I<T>)load(label + at) == I<T>{} + typename Simd<T>::Int(c);
-      const V<T> hard = hit ? load(B + at) : V<T>{};
-      V<T> g = probability * load(A + at) - hard;
-      if (w != 0) g -= load(D + at) * w;
+    const T w = p.weight ? p.weight[c] : T(1);
+    const int64_t from = tile.y0 * kTile + tile.x0 - x;
+    return [=, wa = p.y.lower_weight, wb = p.y.upper_weight](int64_t y) {
+      const int64_t at = y * kTile - from;
+      const V<T> probability = exponential(top * wa[y] + bottom * wb[y] - load(lse + at));
+      const I<T> hit = load_lanes<T>(label + at) == Scalar(c);
+      V<T> g = probability * load(A + at) - (hit ? load(B + at) : V<T>{});
+      if (kSmooth) g -= load(D + at) * w;
       return g;
     };
   };
   for (int64_t i = begin; i < end; ++i) each_tile(p, i, prepare, term);
 }
 
+template <class T>
+void cross_entropy(const Adjoint<T>& p, int64_t begin, int64_t end) {
+  if (p.smoothing != 0)
+    cross_entropy_as<T, true>(p, begin, end);
+  else
+    cross_entropy_as<T, false>(p, begin, end);
+}
+
 // channels_last: lanes run over the channels of a pixel; rows are summed vertically in tiles first.
 template <class T>
 void bilinear_channels_last(const Adjoint<T>& p, int64_t begin, int64_t end) {
   const Strided& t = p.upstream;
-  const bool direct = t.type == (sizeof(T) == 4 ? Float::f32 : Float::f64);
+  const bool direct = t.type == kNative<T>;
   constexpr int64_t kColumns = 32;
   const int64_t width = kColumns * p.c;
   T *a = p.scratch, *b = a + width, *wide = b + width;  // [kColumns, c] each
@@ -192,7 +208,8 @@ void bilinear_channels_last(const Adjoint<T>& p, int64_t begin, int64_t end) {
         const int64_t n = least(kColumns, p.x.out - x) * p.c;
         for (int64_t i = 0; i < n; ++i) a[i] = b[i] = 0;
         for (int64_t y = cell.begin; y < cell.end; ++y) {
-          const char* from = (const char*)t.data + (image * t.stride_n + y * t.stride_y + x * t.stride_x) * size_of(t.type);
+          const char* from =
+              (const char*)t.data + (image * t.stride_n + y * t.stride_y + x * t.stride_x) * size_of(t.type);
           if (!direct) widen(from, t.type, n, 1, wide);
           const T* g = direct ? (const T*)from : wide;
           const T wa = p.y.lower_weight[y], wb = p.y.upper_weight[y];

@@ -165,6 +165,6 @@ void argmax(const Labels<T>& p, int64_t begin, int64_t end) {
 }  // namespace fastseg
 
 extern "C" const fastseg::LabelKernels<float> FASTSEG_FOR_ISA(labels_f32) = {fastseg::corners<float>,
-                                                                            fastseg::argmax<float>};
+                                                                             fastseg::argmax<float>};
 extern "C" const fastseg::LabelKernels<double> FASTSEG_FOR_ISA(labels_f64) = {fastseg::corners<double>,
-                                                                             fastseg::argmax<double>};
+                                                                              fastseg::argmax<double>};

@@ -16,7 +16,7 @@ const UpsampleKernels<T>& upsample_kernels() {
 }
 
 inline Strided strided(const Tensor& x, Float type = Float::f32) {
-  return {x.data_ptr(), type,        x.size(0),   x.size(1),  x.size(2),
+  return {x.data_ptr(), type,        x.size(0),   x.size(1),   x.size(2),
           x.size(3),    x.stride(0), x.stride(1), x.stride(2), x.stride(3)};
 }
 
@@ -58,7 +58,7 @@ struct Source {
 
   Source(const Tensor& x, Float type) : keep(x) {
     const int64_t n = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3), pitch = std::max(w, kPadding);
-    if (type == (sizeof(T) == 4 ? Float::f32 : Float::f64) && x.stride(3) == 1 && w >= kPadding) {
+    if (type == kNative<T> && x.stride(3) == 1 && w >= kPadding) {
       maps = {(const T*)x.data_ptr(), n, c, h, w, x.stride(0), x.stride(1), x.stride(2)};
       return;
     }
@@ -80,6 +80,14 @@ inline Float check_maps(const char* op, const char* argument, const Tensor& x, i
   FASTSEG_CHECK((x.size(2) && x.size(3)) || !height || !width || !x.size(0), op, argument, "have pixels, got ",
                 x.size(2), " x ", x.size(3));
   return float_type(op, argument, x);
+}
+
+inline void check_weights(const char* op, const std::optional<Tensor>& weight,
+                          const std::optional<Tensor>& pixel_weight, const Tensor& logits, const Tensor& target) {
+  FASTSEG_CHECK(!weight || weight->numel() == logits.size(1), op, "weight", "have one value per class, got ",
+                weight->numel(), " for ", logits.size(1));
+  FASTSEG_CHECK(!pixel_weight || pixel_weight->numel() == target.numel(), op, "pixel_weight",
+                "have one value per pixel, got ", pixel_weight->numel(), " for ", target.numel());
 }
 
 // use(T{}): float64 computes in double, everything else in float.

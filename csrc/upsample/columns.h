@@ -7,8 +7,8 @@ namespace {
 
 template <class T>
 struct Columns {
-  int64_t base;     // first source column that is loaded
-  bool near;        // every neighbour lies within one vector from base
+  int64_t base;       // first source column that is loaded
+  bool near;          // every neighbour lies within one vector from base
   I<T> lower, upper;  // indices from base
   V<T> lower_weight, upper_weight;
 };

@@ -43,8 +43,9 @@ Tensor upsample_threshold(const Tensor& x, int64_t height, int64_t width, double
     const Source<T> source(x, type);
     const AxisTable<T> ys(x, x.size(2), height, align_corners), xs(x, x.size(3), width, align_corners);
     const Resize<T> p{source.maps, ys.axis, xs.axis, strided(out), last, T(threshold), nullptr};
-    Ranges(x.size(0) * x.size(2), x.size(1) * (height / x.size(2) + 1) * width)
-        .run([&](int64_t, int64_t b, int64_t e) { upsample_kernels<T>().threshold(p, b, e); });
+    Ranges(x.size(0) * x.size(2), x.size(1) * (height / x.size(2) + 1) * width).run([&](int64_t, int64_t b, int64_t e) {
+      upsample_kernels<T>().threshold(p, b, e);
+    });
   });
   return out;
 }
@@ -72,7 +73,8 @@ template <class T, class Fill>
 void run_softmax(void (*kernel)(const Softmax<T>&, int64_t, int64_t), const Tensor& logits, Float type, int64_t height,
                  int64_t width, bool align_corners, const Fill& fill) {
   const Source<T> source(logits, type);
-  const AxisTable<T> ys(logits, logits.size(2), height, align_corners), xs(logits, logits.size(3), width, align_corners);
+  const AxisTable<T> ys(logits, logits.size(2), height, align_corners),
+      xs(logits, logits.size(3), width, align_corners);
   const int64_t c = logits.size(1), per_range = 3 * c * kPadding;
   const Ranges ranges(logits.size(0) * logits.size(2), 10 * c * (height / logits.size(2) + 1) * width);
   Tensor scratch = empty(logits, {ranges.slots, per_range}, kScalar<T>);
@@ -134,6 +136,7 @@ std::tuple<Tensor, Tensor, Tensor> upsample_cross_entropy(const Tensor& logits, 
   const Int target_type = int_type(op, "target", target.scalar_type());
   FASTSEG_CHECK(logits.size(0) == n && logits.size(1) > 0, op, "logits", "have the batch of target and classes, got ",
                 logits.size(0), " x ", logits.size(1));
+  check_weights(op, weight, pixel_weight, logits, target);
   took(op);
   return by_type(type, [&](auto zero) {
     using T = decltype(zero);

@@ -31,37 +31,40 @@ void unpack(const Pack<T>& p, int64_t begin, int64_t end) {
              row_of(t, i / t.h, c, i % t.h), t.type);
 }
 
-// Calls put(vector, class, output row, x, lanes) for every vector of a cell row in NCHW order.
-template <class T, class Put>
-void each_vector(const Resize<T>& p, const CellRow<T>& cell, const Put& put) {
+// Calls rows(upper, lower, class, x, lanes) for every vector of output columns of a cell row: the values at x of the
+// two source rows, between which its output rows lie.
+template <class T, class Rows>
+void each_vector(const Resize<T>& p, const CellRow<T>& cell, const Rows& rows) {
   constexpr int L = Simd<T>::lanes;
   const Maps<T>& s = p.source;
-  for (int64_t c = 0; c < s.c; ++c) {
+  for (int64_t c = 0; c < s.c && cell.begin < cell.end; ++c) {
     const T* plane = s.data + cell.image * s.stride_n + c * s.stride_c;
     for (int64_t x = 0; x < p.x.out; x += L) {
       const Columns<T> k = columns(p.x, x);
-      const V<T> a = along(plane + cell.row * s.stride_y, k), b = along(plane + cell.below * s.stride_y, k);
-      const int64_t n = least(L, p.x.out - x);
-      for (int64_t y = cell.begin; y < cell.end; ++y)
-        put(a * p.y.lower_weight[y] + b * p.y.upper_weight[y], c, y, x, n);
+      rows(along(plane + cell.row * s.stride_y, k), along(plane + cell.below * s.stride_y, k), c, x,
+           least(L, p.x.out - x));
     }
   }
 }
 
 template <class T>
-void store_as(Float type, V<T> v, char* row, int64_t x, int64_t n) {
-  constexpr int L = Simd<T>::lanes;
-  if (type == (sizeof(T) == 4 ? Float::f32 : Float::f64)) return store_some((T*)row + x, v, n);
-  T lanes[L];
-  store(lanes, v);
-  narrow(lanes, n, 1, row + x * size_of(type), type);
-}
-
-template <class T>
 void planes(const Resize<T>& p, const CellRow<T>& cell) {
+  constexpr int L = Simd<T>::lanes;
+  const T *wa = p.y.lower_weight + cell.begin, *wb = p.y.upper_weight + cell.begin;
+  const int64_t rows = cell.end - cell.begin, width = p.x.out;
   const Float type = p.out.type;
-  each_vector(p, cell, [&](V<T> v, int64_t c, int64_t y, int64_t x, int64_t n) {
-    store_as<T>(type, v, row_of(p.out, cell.image, c, y), x, n);
+  each_vector(p, cell, [&](V<T> a, V<T> b, int64_t c, int64_t x, int64_t n) {
+    char* out = row_of(p.out, cell.image, c, cell.begin) + x * size_of(type);
+    if (type == kNative<T>) {
+      T* to = (T*)out;
+      for (int64_t j = 0; j < rows; ++j, to += width) store_some(to, a * wa[j] + b * wb[j], n);
+      return;
+    }
+    T lanes[L];
+    for (int64_t j = 0; j < rows; ++j, out += width * size_of(type)) {
+      store(lanes, a * wa[j] + b * wb[j]);
+      narrow(lanes, n, 1, out, type);
+    }
   });
 }
 
@@ -71,7 +74,7 @@ void pixels(const Resize<T>& p, const CellRow<T>& cell) {
   constexpr int L = Simd<T>::lanes;
   const Maps<T>& s = p.source;
   const int64_t c = s.c, width = s.w * c;
-  const bool direct = p.out.type == (sizeof(T) == 4 ? Float::f32 : Float::f64);
+  const bool direct = p.out.type == kNative<T>;
   T *top = p.scratch, *bottom = top + width, *between = bottom + width, *row = between + width;
   const T* image = s.data + cell.image * s.stride_n;
   for (int64_t k = 0; k < c; ++k)
@@ -113,16 +116,23 @@ void threshold(const Resize<T>& p, int64_t begin, int64_t end) {
   const Strided& t = p.out;
   for (int64_t i = begin; i < end; ++i) {
     const CellRow<T> cell(p.y, i);
-    each_vector(p, cell, [&](V<T> v, int64_t c, int64_t y, int64_t x, int64_t n) {
-      const Bytes bits = __builtin_convertvector(v > p.threshold, Bytes) & 1;
-      uint8_t* out =
-          (uint8_t*)t.data + cell.image * t.stride_n + c * t.stride_c + y * t.stride_y + x * t.stride_x;
-      if (t.stride_x != 1)
-        for (int64_t l = 0; l < n; ++l) out[l * t.stride_x] = bits[l];
-      else if (n == L)
-        memcpy(out, &bits, L);
-      else
-        memcpy(out, &bits, n);
+    // Locals: stores of bytes could alias the parameters.
+    const T *wa = p.y.lower_weight + cell.begin, *wb = p.y.upper_weight + cell.begin;
+    const int64_t rows = cell.end - cell.begin, step = t.stride_y, apart = t.stride_x;
+    const V<T> limit = splat(p.threshold);
+    each_vector(p, cell, [=, &t, &cell](V<T> a, V<T> b, int64_t c, int64_t x, int64_t n) {
+      uint8_t* out = (uint8_t*)t.data + cell.image * t.stride_n + c * t.stride_c + cell.begin * t.stride_y + x * apart;
+      if (n == L && apart == 1) {
+        for (int64_t j = 0; j < rows; ++j, out += step) {
+          const Bytes bits = __builtin_convertvector(a * wa[j] + b * wb[j] > limit, Bytes) & 1;
+          memcpy(out, &bits, L);
+        }
+        return;
+      }
+      for (int64_t j = 0; j < rows; ++j, out += step) {
+        const Bytes bits = __builtin_convertvector(a * wa[j] + b * wb[j] > limit, Bytes) & 1;
+        for (int64_t l = 0; l < n; ++l) out[l * apart] = bits[l];
+      }
     });
   }
 }

@@ -59,16 +59,6 @@ struct Block {
   }
 };
 
-template <class T>
-void put_class(const Strided& out, V<T> v, int64_t at, int64_t n) {
-  constexpr int L = Simd<T>::lanes;
-  char* to = (char*)out.data + at * size_of(out.type);
-  if (out.type == (sizeof(T) == 4 ? Float::f32 : Float::f64) && out.stride_x == 1) return store_some((T*)to, v, n);
-  T lanes[L];
-  store(lanes, v);
-  narrow(lanes, n, out.stride_x, to, out.type);
-}
-
 // Calls use(block, y, x, lanes, pixel index) after row y of each vector of columns was interpolated.
 template <class T, class Use>
 void each_row(const Softmax<T>& p, int64_t index, const Use& use) {
@@ -78,21 +68,33 @@ void each_row(const Softmax<T>& p, int64_t index, const Use& use) {
   for (int64_t x = 0; x < p.x.out && cell.begin < cell.end; x += L) {
     block.across(x);
     const int64_t n = least(L, p.x.out - x);
-    for (int64_t y = cell.begin; y < cell.end; ++y)
-      use(block, y, x, n, (cell.image * p.y.out + y) * p.x.out + x);
+    for (int64_t y = cell.begin; y < cell.end; ++y) use(block, y, x, n, (cell.image * p.y.out + y) * p.x.out + x);
   }
 }
 
 template <class T>
 void softmax(const Softmax<T>& p, int64_t begin, int64_t end) {
   constexpr int L = Simd<T>::lanes;
+  const Strided out = p.out;
+  const bool direct = out.type == kNative<T> && out.stride_x == 1;
   for (int64_t i = begin; i < end; ++i)
     each_row(p, i, [&](const Block<T>& block, int64_t y, int64_t x, int64_t n, int64_t) {
       const V<T> most = block.row(y);
       const V<T> inverse = T(1) / block.template sum<true>(most);
-      const int64_t at = block.cell.image * p.out.stride_n + y * p.out.stride_y + x * p.out.stride_x;
-      for (int64_t c = 0; c < p.source.c; ++c)
-        put_class<T>(p.out, load(block.value + c * L) * inverse, at + c * p.out.stride_c, n);
+      const int64_t at = block.cell.image * out.stride_n + y * out.stride_y + x * out.stride_x;
+      const int64_t classes = p.source.c;
+      if (direct) {
+        T* to = (T*)out.data + at;
+        for (int64_t c = 0; c < classes; ++c, to += out.stride_c)
+          store_some(to, load(block.value + c * L) * inverse, n);
+        return;
+      }
+      char* to = (char*)out.data + at * size_of(out.type);
+      T lanes[L];
+      for (int64_t c = 0; c < classes; ++c, to += out.stride_c * size_of(out.type)) {
+        store(lanes, load(block.value + c * L) * inverse);
+        narrow(lanes, n, out.stride_x, to, out.type);
+      }
     });
 }
 
@@ -119,64 +121,88 @@ void confidence(const Softmax<T>& p, int64_t begin, int64_t end) {
     });
 }
 
+// n labels as the integer lanes of T; lanes beyond n are `fill`.
 template <class T>
-void cross_entropy(const Softmax<T>& p, int64_t begin, int64_t end) {
+I<T> load_labels(const void* labels, Int type, int64_t at, int64_t n, int32_t fill) {
   constexpr int L = Simd<T>::lanes;
-  const int32_t classes = int32_t(p.source.c);
+  int32_t lanes[L];
+  const char* from = (const char*)labels + at * size_of(type);
+  if (n == L) {
+    widen_labels(from, type, L, lanes);
+  } else {
+    for (int l = 0; l < L; ++l) lanes[l] = fill;
+    widen_labels(from, type, n, lanes);
+  }
+  return load_index<T>(lanes);
+}
+
+// Sums in double of what is added as vectors.
+template <class T>
+struct Sum {
+  double lanes[Simd<T>::lanes] = {};
+  void add(V<T> v) {
+    for (int l = 0; l < Simd<T>::lanes; ++l) lanes[l] += v[l];
+  }
+  double total() const {
+    double all = 0;
+    for (const double x : lanes) all += x;
+    return all;
+  }
+};
+
+template <class T, bool kSmooth>
+void cross_entropy_as(const Softmax<T>& p, int64_t begin, int64_t end) {
+  constexpr int L = Simd<T>::lanes;
+  using Scalar = typename Simd<T>::Int;
+  const Scalar classes = Scalar(p.source.c), ignored = p.ignore_index;
+  T class_total = 0;
+  for (int64_t c = 0; c < classes; ++c) class_total += p.weight ? p.weight[c] : T(1);
   for (int64_t i = begin; i < end; ++i) {
-    double losses[L] = {}, weights[L] = {};
+    Sum<T> losses, weights;
     int64_t bad = -1;
     each_row(p, i, [&](const Block<T>& block, int64_t y, int64_t, int64_t n, int64_t pixel) {
       const V<T> most = block.row(y);
-      V<T> uniform = {};
-      T smooth = 0;
-      if (p.smoothing != 0)
-        for (int64_t c = 0; c < classes; ++c) {
-          const T w = p.weight ? p.weight[c] : T(1);
-          uniform += load(block.value + c * L) * w;
-          smooth += w;
-        }
       const V<T> lse = most + logarithm(block.template sum<false>(most));
       store_some(p.lse + pixel, lse, n);
 
-      int32_t target[L];
-      widen_labels((const char*)p.target + pixel * size_of(p.target_type), p.target_type, n, target);
-      T chosen[L] = {}, scale[L] = {};
-      for (int64_t l = 0; l < n; ++l) {
-        const int32_t t = target[l];
-        if (t == p.ignore_index) continue;
-        if (t < 0 || t >= classes) {
-          if (bad < 0 || pixel + l < bad) bad = pixel + l;
-          continue;
-        }
-        chosen[l] = block.value[t * L + l];
-        scale[l] = (p.weight ? p.weight[t] : T(1)) * (p.pixel_weight ? p.pixel_weight[pixel + l] : T(1));
-      }
-      V<T> loss = (lse - load(chosen)) * (1 - p.smoothing);
-      loss *= load(scale);
-      if (p.smoothing != 0) {
-        T pixel_scale[L] = {};
+      const I<T> target = load_labels<T>(p.target, p.target_type, pixel, n, p.ignore_index);
+      const I<T> counted = target != ignored, inside = (target >= 0) & (target < classes);
+      if (any<T>(counted & ~inside))
         for (int64_t l = 0; l < n; ++l)
-          if (target[l] != p.ignore_index) pixel_scale[l] = p.pixel_weight ? p.pixel_weight[pixel + l] : T(1);
-        loss += (lse * smooth - uniform) * (p.smoothing / T(classes)) * load(pixel_scale);
+          if (counted[l] && !inside[l] && (bad < 0 || pixel + l < bad)) bad = pixel + l;
+      const I<T> valid = counted & inside;
+      const I<T> index = valid ? target : I<T>{};
+      V<T> chosen, scale = valid ? splat(T(1)) : V<T>{}, pixel_scale = scale;
+      for (int l = 0; l < L; ++l) chosen[l] = block.value[index[l] * L + l];
+      if (p.pixel_weight)
+        for (int64_t l = 0; l < n; ++l) pixel_scale[l] *= p.pixel_weight[pixel + l];
+      scale = pixel_scale;
+      if (p.weight)
+        for (int64_t l = 0; l < n; ++l) scale[l] *= p.weight[index[l]];
+
+      V<T> loss = (lse - chosen) * scale;
+      if (kSmooth) {
+        V<T> uniform = lse * class_total;
+        for (int64_t c = 0; c < classes; ++c) uniform -= load(block.value + c * L) * (p.weight ? p.weight[c] : T(1));
+        loss = loss * (1 - p.smoothing) + uniform * (p.smoothing / T(classes)) * pixel_scale;
       }
-      for (int64_t l = 0; l < n; ++l)
-        if (target[l] == p.ignore_index) loss[l] = 0;  // not 0 * NaN
+      loss = valid ? loss : V<T>{};  // 0 * NaN is not 0
       if (p.loss) store_some(p.loss + pixel, loss, n);
-      for (int64_t l = 0; l < n; ++l) {
-        losses[l] += loss[l];
-        weights[l] += scale[l];
-      }
+      losses.add(loss);
+      weights.add(scale);
     });
-    double loss = 0, weight = 0;
-    for (int l = 0; l < L; ++l) {
-      loss += losses[l];
-      weight += weights[l];
-    }
-    p.sums[2 * i] = loss;
-    p.sums[2 * i + 1] = weight;
+    p.sums[2 * i] = losses.total();
+    p.sums[2 * i + 1] = weights.total();
     p.bad[i] = bad;
   }
+}
+
+template <class T>
+void cross_entropy(const Softmax<T>& p, int64_t begin, int64_t end) {
+  if (p.smoothing != 0)
+    cross_entropy_as<T, true>(p, begin, end);
+  else
+    cross_entropy_as<T, false>(p, begin, end);
 }
 
 }  // namespace

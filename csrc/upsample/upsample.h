@@ -17,9 +17,9 @@ constexpr int64_t kPadding = 16;  // source rows and axis tables are readable th
 template <class T>
 struct Axis {
   int64_t in, out;
-  const int32_t *lower, *upper;      // [out + kPadding], the last one repeated
+  const int32_t *lower, *upper;          // [out + kPadding], the last one repeated
   const T *lower_weight, *upper_weight;  // [out + kPadding], sum 1
-  const int32_t* first;              // [in + 1]: the outputs of cell i are [first[i], first[i + 1])
+  const int32_t* first;                  // [in + 1]: the outputs of cell i are [first[i], first[i + 1])
 };
 
 // Source maps, unit stride along a row of max(w, kPadding) readable values.
@@ -69,7 +69,7 @@ template <class T>
 struct Softmax {  // softmax, confidence and cross-entropy forward; ranges over n * h cell rows
   Maps<T> source;
   Axis<T> y, x;
-  T* scratch;  // [3, c, lanes], one per range
+  T* scratch;   // [3, c, lanes], one per range
   Strided out;  // softmax
   bool channels_last;
   void* labels;  // confidence: [n, H, W]
@@ -80,9 +80,9 @@ struct Softmax {  // softmax, confidence and cross-entropy forward; ranges over 
   int32_t ignore_index;
   const T *weight, *pixel_weight;  // [c], [n, H, W]; null: ones
   T smoothing;
-  T *lse, *loss;      // [n, H, W]; loss null: only the sums
-  double* sums;       // [n * h, 2]: loss and weight of each cell row
-  int64_t* bad;       // [n * h]: first place of a label out of range, or -1
+  T *lse, *loss;  // [n, H, W]; loss null: only the sums
+  double* sums;   // [n * h, 2]: loss and weight of each cell row
+  int64_t* bad;   // [n * h]: first place of a label out of range, or -1
 };
 
 template <class T>

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -81,15 +81,15 @@ def comparison_chart(path: Path, cases: "Sequence[Case]") -> None:
         for y, name, variant in ((row - 0.12, "PyTorch", case.stock), (row + 0.22, "fastseg", case.ours)):
             places[y] = name
             left, final = 0.0, variant.last
-            for (stage, spread), colour in zip({**case.shared, LABELS: final}.items(), STAGE_COLOURS, strict=True):
-                whole.barh(y, spread.median, left=left, height=0.28, color=colour, label=stage if y < 0 else None)
-                left += spread.median
-            whole.text(left, y, f" {left:.0f} ms", va="center", fontsize=9)
-            error = [[final.median - final.p20], [final.p80 - final.median]]
+            for (stage, timing), colour in zip({**case.shared, LABELS: final}.items(), STAGE_COLOURS, strict=True):
+                whole.barh(y, timing.ms, left=left, height=0.28, color=colour, label=stage if y < 0 else None)
+                left += timing.ms
+            whole.text(left, y, f" {variant.total.ms:.0f} ms", va="center", fontsize=9)
+            error = [[final.ms - final.ms20], [final.ms80 - final.ms]]
             colour = STOCK if variant is case.stock else OURS
-            last.barh(y, final.median, xerr=error, height=0.28, color=colour, ecolor="#555555")
+            last.barh(y, final.ms, xerr=error, height=0.28, color=colour, ecolor="#555555")
             gain = f", {case.gain:.1f}x faster" if variant is case.ours else ""
-            last.text(final.p80, y, f"  {final.median:.1f} ms{gain}", va="center", fontsize=9)
+            last.text(final.ms80, y, f"  {final.ms:.1f} ms{gain}", va="center", fontsize=9)
     whole.set_yticks(list(places), list(places.values()))
     whole.set_ylim(len(cases) - 0.5, -0.6)
     whole.set_title("photo to labels", loc="left", fontsize=11)
@@ -108,16 +108,16 @@ def profile_chart(report: "Report", path: Path) -> None:
     stages = report.stages[::-1]
     figure = _figure(8, 1.2 + 0.42 * len(stages))
     axes = figure.subplots()
-    medians = [stage.ms.median for stage in stages]
-    spread = [[s.ms.median - s.ms.p20 for s in stages], [s.ms.p80 - s.ms.median for s in stages]]
+    medians = [stage.timing.ms for stage in stages]
+    spread = [[s.timing.ms - s.timing.ms20 for s in stages], [s.timing.ms80 - s.timing.ms for s in stages]]
     axes.barh([s.name for s in stages], medians, xerr=spread, color="#0077bb", ecolor="#555555", height=0.62)
-    reach = max(stage.ms.p80 for stage in stages)
+    reach = max(stage.timing.ms80 for stage in stages)
     for y, stage in enumerate(stages):
-        axes.text(stage.ms.p80 + 0.015 * reach, y, f"{stage.ms.median:.1f} ms, {stage.share:.0%}", va="center")
+        axes.text(stage.timing.ms80 + 0.015 * reach, y, f"{stage.timing.ms:.1f} ms, {stage.share:.0%}", va="center")
     last = report.replacement
     if last is not None and not last.in_use:
         y = [stage.name for stage in stages].index("upsample + argmax")
-        axes.barh(y, last.fused_ms.median, color="#ee7733", height=0.3, label="with fastseg.ops.upsample_argmax")
+        axes.barh(y, last.fused.ms, color="#ee7733", height=0.3, label="with fastseg.ops.upsample_argmax")
         axes.legend(loc="lower right", frameon=False)
     axes.set_xlim(0, 1.25 * reach)
     axes.set_xlabel("ms (median, p20 to p80)")

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastseg import trace
 from fastseg.data.formats.images import read_image
+from fastseg.profiler.measure import Timing, timing_of
 from fastseg.profiler.models import OUR_STAGES
-from fastseg.profiler.report import Spread
-from fastseg.profiler.stages import LABELS, Recorder, Resize, peak_bytes
+from fastseg.profiler.stages import Recorder, Resize, allocator_peak
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 SHARED = ("load", "backbone", "head")
@@ -23,15 +24,18 @@ SHARED = ("load", "backbone", "head")
 class Variant:
     """One way to the labels: the whole, its last stage, and the most that each of the two holds in memory."""
 
-    total: Spread
-    last: Spread
+    total: Timing
+    last: Timing
     peak_bytes: int
     last_peak_bytes: int
 
 
 @dataclass(frozen=True)
 class Case:
-    """One photo shown to the network at one size. The `shared` stages run the same code on both sides."""
+    """One photo shown to the network at one size. The `shared` stages run the same code on both sides.
+
+    `tie_gap` is the largest difference, in exact logits, of the two classes at a pixel where the labels differ.
+    """
 
     title: str
     photo: tuple[int, int]
@@ -39,16 +43,17 @@ class Case:
     rounds: int
     layout: str
     trial_ms: dict[str, float]
-    shared: dict[str, Spread]
+    shared: dict[str, Timing]
     stock: Variant
     ours: Variant
     labels_different: int
+    tie_gap: float
     path: str
 
     @property
     def gain(self) -> float:
         """How many times faster the last stage is."""
-        return self.stock.last.median / self.ours.last.median
+        return self.stock.last.ms / self.ours.last.ms
 
 
 class Contest:
@@ -78,7 +83,7 @@ class Contest:
         return {stage: recorder.totals[stage] for stage in SHARED}, last
 
 
-def _labels(last: Resize, fused: bool) -> torch.Tensor:
+def _labels(last: Resize, fused: bool) -> Tensor:
     return last.fused() if fused else last.plain()
 
 
@@ -110,17 +115,34 @@ def compare(contest: Contest, title: str, seconds: float) -> Case:
             totals[fused].append(sum(spent.values()) + lasts[fused][-1])
 
     def variant(fused: bool) -> Variant:
-        whole = peak_bytes(lambda: _labels(contest.run(layout)[1], fused))
-        return Variant(Spread.of(totals[fused]), Spread.of(lasts[fused]), whole, peak_bytes(lambda: _labels(last, fused)))
+        whole = allocator_peak(lambda: _labels(contest.run(layout)[1], fused))
+        alone = allocator_peak(lambda: _labels(last, fused))
+        return Variant(timing_of(totals[fused]), timing_of(lasts[fused]), whole, alone)
 
     with trace() as paths:
-        different = int((last.plain() != last.fused()).sum())
-    stages = {stage: Spread.of(values) for stage, values in shared.items()}
+        labels = last.fused()
+    different, gap = _differences(last, last.plain(), labels)
+    stages = {stage: timing_of(values) for stage, values in shared.items()}
     shown = contest.preprocess.size(*last.size)
     path = paths[-1].partition(":")[2]
-    return Case(
-        title, last.size, shown, rounds, layout, trials, stages, variant(False), variant(True), different, path
-    )
+    sides = variant(False), variant(True)
+    return Case(title, last.size, shown, rounds, layout, trials, stages, *sides, different, gap, path)
+
+
+def _differences(last: Resize, plain: Tensor, fused: Tensor) -> tuple[int, float]:
+    """How many labels differ, and how far apart the two classes are at most there, interpolated in float64."""
+    _, rows, columns = torch.nonzero(plain != fused, as_tuple=True)
+    weights = []
+    for places, size, pixels in zip((rows, columns), last.size, last.logits.shape[2:], strict=True):
+        if last.align_corners:
+            source = places.double() * (pixels - 1) / max(1, size - 1)
+        else:
+            source = ((places.double() + 0.5) * pixels / size - 0.5).clamp(0, pixels - 1)
+        weights.append((1 - (source[:, None] - torch.arange(pixels)).abs()).clamp(min=0))
+    values = torch.einsum("py,px,cyx->pc", *weights, last.logits[0].double())
+    pair = torch.stack([plain[0, rows, columns], fused[0, rows, columns].to(plain.dtype)], 1)
+    gaps = values.gather(1, pair).diff(dim=1).abs()
+    return len(rows), float(gaps.max()) if len(rows) else 0.0
 
 
 def _trial(contest: Contest, layout: str) -> float:

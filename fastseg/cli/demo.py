@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastseg.cli.errors import UserError
-from fastseg.data.formats.images import read_image, write_image
+from fastseg.cli.errors import UserError, reason
+from fastseg.data.formats.images import read_image
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,6 +41,7 @@ def demo(
         raise UserError("the demo draws with matplotlib, which is not installed (pip install matplotlib)") from error
     import torch
     from rich.console import Console
+    from rich.markup import escape
 
     from fastseg.cli import pictures
     from fastseg.cli.network import load_network
@@ -56,23 +57,23 @@ def demo(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out}: cannot be made a folder ({(error.strerror or str(error)).lower()})") from error
-    console.print(f"[bold]fastseg demo[/bold]  model {name}, {torch.get_num_threads()} threads\n")
+        raise UserError(f"{out}: cannot be made a folder ({reason(error)})") from error
+    console.print(f"[bold]fastseg demo[/bold]  model {escape(name)}, {torch.get_num_threads()} threads\n")
     written = {}
     for title, photo in photos.items():
         image = read_image(photo)
         labels = network.predict(torch.from_numpy(image)).numpy()
         written[title] = out / f"{title}.png"
         charts.portrait(written[title], image, labels, names, colours)
-        console.print(f"  {written[title]}: photo, classes, background blurred", soft_wrap=True)
+        console.print(f"  {written[title]}: photo, classes, background blurred", soft_wrap=True, markup=False)
     console.print("\nFrom photo to labels, stock PyTorch and fastseg in turn:\n")
     cases = []
     for case in _cases(network, next(iter(photos.values())), seconds, console):
         cases.append(case)
-        console.print(_table(case))
+        console.print(_table(case), _verdict(case), sep="")
     chart = out / "stages.png"
     charts.comparison_chart(chart, cases)
-    console.print(_remarks(cases, chart))
+    console.print(_remarks(cases, chart), markup=False)
     if as_json:
         report = [{**asdict(case), "gain": case.gain} for case in cases]
         pictures_written = {title: str(path) for title, path in written.items()}
@@ -90,45 +91,48 @@ def _portraits(console: Any) -> Iterator[tuple[str, Path]]:
 
 
 def _cases(network: Any, photo: Path, seconds: float, console: Any) -> "Iterator[Case]":
-    """The photo as `predict` shows it to the network, at its own resolution, and twice as large.
+    """The photo as `predict` shows it to the network, enlarged to a phone's 11 megapixels, and at higher resolutions.
 
     A case that the rest of the time cannot hold, judged by the one before it, is left out with a line that says so.
     """
-    import numpy as np
     from PIL import Image
 
     from fastseg.cli.comparison import Contest, compare
 
-    image = read_image(photo)
-    height, width = image.shape[:2]
+    usual = network.preprocess.longer_side
+    plans = [
+        ("as predicted", 1, usual),
+        ("as a large photo", 6, usual),
+        ("at its own resolution", 1, None),
+        ("twice as large", 2, None),
+    ]
+    image = Image.fromarray(read_image(photo))
+    start, pace = time.perf_counter(), 0.0
     with tempfile.TemporaryDirectory() as folder:
-        large = Path(folder) / "large.png"
-        write_image(large, np.asarray(Image.fromarray(image).resize((2 * width, 2 * height))))
-        plans = [
-            ("as predicted", photo, network.preprocess.longer_side),
-            ("at its own resolution", photo, None),
-            ("twice as large", large, None),
-        ]
-        start, per_pixel = time.perf_counter(), 0.0
-        for number, (what, path, longer_side) in enumerate(plans):
-            contest = Contest(network, path, longer_side)
-            factor = 2 if path == large else 1
-            shown = contest.preprocess.size(height * factor, width * factor)
+        for number, (what, factor, longer_side) in enumerate(plans):
+            width, height = image.width * factor, image.height * factor
+            file = Path(folder) / f"{factor}.jpg"
+            image.resize((width, height)).save(file, quality=92)
+            contest = Contest(network, file, longer_side)
+            shown = contest.preprocess.size(height, width)
+            # Passes over the photo's pixels are cheap beside the network's over those that it is shown.
+            work = shown[0] * shown[1] + width * height / 16
             left = start + seconds - time.perf_counter()
-            if number and 3 * per_pixel * shown[0] * shown[1] > 2 * max(left, 0.0):
-                console.print(f"{photo.stem} {what}: left out, because this machine is busy or slow (see --seconds)")
+            if number and pace * work > 2 * left:
+                console.print(f"{photo.stem} {what}: left out, because this machine is busy or slow (--seconds)\n")
                 continue
             before = time.perf_counter()
-            case = compare(contest, f"{photo.stem} {what}", max(0.0, left) / (len(plans) - number))
-            per_pixel = (time.perf_counter() - before) / case.rounds / (shown[0] * shown[1])
+            case = compare(contest, f"{photo.stem} {what}", left / (len(plans) - number))
+            pace = 9 * (time.perf_counter() - before) / (case.rounds + 6) / work
             yield case
 
 
 def _table(case: "Case") -> "Table":
-    """Stages in milliseconds; a bar's solid part is fastseg's time, its light part what stock PyTorch needs beyond it."""
+    """Stages in milliseconds; a bar's solid part is fastseg's time, its light part what PyTorch needs beyond it."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from fastseg.cli.tables import megabytes, spread
     from fastseg.profiler.stages import LABELS
 
     sizes = [f"{width} x {height}" for height, width in (case.photo, case.network)]
@@ -144,34 +148,35 @@ def _table(case: "Case") -> "Table":
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", width=BAR, no_wrap=True)
     stock, ours = case.stock, case.ours
-    rows = {stage: (spread, spread) for stage, spread in case.shared.items()} | {LABELS: (stock.last, ours.last)}
-    longest = max(spread.median for pair in rows.values() for spread in pair)
+    rows = {stage: (timing, timing) for stage, timing in case.shared.items()} | {LABELS: (stock.last, ours.last)}
+    longest = max(timing.ms for pair in rows.values() for timing in pair)
     for stage, (theirs, mine) in rows.items():
-        solid = round(BAR * mine.median / longest)
-        light = max(0, round(BAR * theirs.median / longest) - solid)
-        bar = f"[dark_orange]{'█' * solid or '▏'}[/dark_orange]{'░' * light}"
+        solid, whole = (round(BAR * timing.ms / longest) for timing in (mine, theirs))
+        bar = f"[dark_orange]{'█' * solid or '▏'}[/dark_orange]{'░' * (whole - max(solid, 1))}"
         faster = f"{case.gain:.1f}x" if stage == LABELS else "same code"
-        table.add_row(stage, str(theirs), str(mine), faster, bar)
+        table.add_row(stage, spread(theirs), spread(mine), faster, bar)
     table.add_section()
-    table.add_row("all", str(stock.total), str(ours.total), f"{stock.total.median / ours.total.median:.2f}x")
-    table.add_row("peak memory", _megabytes(stock.peak_bytes), _megabytes(ours.peak_bytes))
-    table.add_row("of the last stage", _megabytes(stock.last_peak_bytes), _megabytes(ours.last_peak_bytes))
-    pixels = case.photo[0] * case.photo[1]
-    same = "yes" if not case.labels_different else f"no, {case.labels_different} of {pixels} pixels differ"
-    table.add_row("labels equal", "", same)
+    table.add_row("all", spread(stock.total), spread(ours.total), f"{stock.total.ms / ours.total.ms:.2f}x")
+    table.add_row("peak MB", megabytes(stock.peak_bytes), megabytes(ours.peak_bytes))
+    table.add_row("  of the last", megabytes(stock.last_peak_bytes), megabytes(ours.last_peak_bytes))
     return table
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
+def _verdict(case: "Case") -> str:
+    """Whether the labels agree, and in which memory layout all this was."""
+    pixels = case.photo[0] * case.photo[1]
+    equal = "yes" if not case.labels_different else (
+        f"no, {case.labels_different} of {pixels:,} differ, where two classes lie within {case.tie_gap:.0e}"
+    )  # fmt: skip
+    trials = ", ".join(f"{name} {ms:.0f} ms" for name, ms in case.trial_ms.items())
+    return f"labels equal: {equal}\n{case.layout}, the faster layout for PyTorch here ({trials}); {case.rounds} rounds\n"
 
 
 def _remarks(cases: "list[Case]", chart: Path) -> str:
-    trials = "; ".join(", ".join(f"{name} {ms:.0f} ms" for name, ms in case.trial_ms.items()) for case in cases)
     return (
         f"Chart: {chart}\n\n"
         "Milliseconds are medians with p20 to p80. Bars: solid is fastseg, light is what PyTorch takes beyond it. The "
         "network is the same PyTorch code on both sides and runs once for both; fastseg makes interpolate + argmax "
-        f"one kernel (here {cases[0].path}). The memory layout is that in which PyTorch was faster in a trial "
-        f"({trials}). Peak memory is the high-water mark of torch's allocator; what oneDNN takes by itself is not in it."
+        f"one kernel (here {cases[0].path}). Peak memory is the high-water mark of torch's allocator; what oneDNN "
+        "takes by itself is not in it."
     )

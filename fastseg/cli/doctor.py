@@ -19,6 +19,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     for title, facts in found["facts"].items():
@@ -26,13 +27,14 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         grid.add_column(min_width=16, style="cyan", no_wrap=True)
         grid.add_column(overflow="fold")
         for name, value in facts.items():
-            grid.add_row(name, _text(value))
+            grid.add_row(name, Text(_text(value)))
         console.print(grid, "")
-    table = Table("op", "runs on", "why not native", box=SIMPLE_HEAD, title="Ops", title_justify="left", title_style="bold")
+    table = Table("op", "runs on", "why not native", box=SIMPLE_HEAD, title="Ops", title_justify="left")
+    table.title_style = "bold"
     for name, op in found["ops"].items():
-        table.add_row(name, op["path"], "; ".join(op["reasons"].get("native", [])))
+        table.add_row(name, op["path"], Text("; ".join(op["reasons"].get("native", []))))
     console.print(table)
-    console.print(found["verdict"], style="bold", highlight=False)
+    console.print(Text(found["verdict"], "bold"))
 
 
 def examine() -> dict[str, Any]:
@@ -97,7 +99,7 @@ def _build() -> dict[str, Any]:
         from fastseg import _C  # type: ignore[attr-defined]
     except ImportError as error:
         return {"build": f"unknown: fastseg._C is not built ({error.msg.split(' (')[0]})"}
-    return {"compiled for": list(_C.isas()), **_C.build_info()}
+    return {name.replace("_", " "): value or "none" for name, value in _C.build_info().items()}
 
 
 def _cuda() -> dict[str, Any]:

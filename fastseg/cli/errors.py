@@ -7,3 +7,8 @@ class UserError(typer.TyperException):
     """A mistake in the call: printed as one line on stderr, exit code 2."""
 
     exit_code = 2
+
+
+def reason(error: OSError) -> str:
+    """What the system said, without its number and the path."""
+    return (error.strerror or str(error)).lower()

@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -10,7 +10,7 @@ import typer
 def evaluate(
     weights: Annotated[str, typer.Argument(help="Weights file, or the name of shipped weights.")],
     data: Annotated[str, typer.Option(help="Data set as KIND:PATH, for example ccp:/data/ccp.")],
-    split: Annotated[str, typer.Option(help="train, val or all.")] = "val",
+    split: Annotated[Literal["train", "val", "all"], typer.Option(help="Part of the data set.")] = "val",
     longer_side: Annotated[int | None, typer.Option(min=16, help="Override the weights' size policy.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -23,10 +23,10 @@ def evaluate(
     dataset = open_dataset(data, split)
     override = {} if longer_side is None else {"longer_side": longer_side}
     model = create_model(read_weights(weights)[1].get("model", "deeplab_v3_plus"), weights, **override)
-    if model.classifier.out_channels != len(dataset.classes):
+    if model.classes != dataset.classes:
         raise ValueError(
-            f"fastseg::eval: weights must have the {len(dataset.classes)} classes of the data, "
-            f"got {model.classifier.out_channels}"
+            f"fastseg::eval: weights must have the classes of the data, {', '.join(dataset.classes)}, "
+            f"got {', '.join(model.classes) or 'none'}"
         )
     matrix = engine.evaluate(model, dataset, len(dataset.classes), progress=not as_json).matrix
     result = scores(matrix)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from fastseg.cli.bench import bench
 from fastseg.cli.demo import demo
 from fastseg.cli.doctor import doctor
 from fastseg.cli.eval import evaluate
@@ -45,15 +46,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Fast semantic segmentation: hand-written kernels for PyTorch, and models that use them.",
 )
-for name, verb in {
-    "demo": demo,
-    "segment": segment,
-    "doctor": doctor,
-    "profile": profile,
-    "train": train,
-    "eval": evaluate,
-}.items():
-    app.command(name)(verb)
+app.command("demo")(demo)
+app.command("segment")(segment)
+app.command("doctor")(doctor)
+app.command("profile")(profile)
+app.command("bench")(bench)
+app.command("train")(train)
+app.command("eval")(evaluate)
 
 
 def _version(wanted: bool) -> None:

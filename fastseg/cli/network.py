@@ -15,6 +15,8 @@ def load_network(model: str | None = None, weights: str | None = None) -> tuple[
     Returns:
         What to call it, and the network in evaluation mode.
     """
+    import torch
+
     from fastseg.models import create_model, list_weights, read_weights
 
     shipped = list_weights()
@@ -23,8 +25,10 @@ def load_network(model: str | None = None, weights: str | None = None) -> tuple[
             names = f" or --model {' | '.join(shipped)}" if shipped else ""
             raise UserError(f"{model or 'this installation'} comes without trained weights: give --weights FILE{names}")
         model = shipped[0]
-    if model is None:
+    if model is None and weights is not None:
         model = read_weights(weights)[1].get("model")
-        if model is None:
-            raise UserError(f"{weights} does not say its model: give --model NAME")
-    return str(weights or model), create_model(model, weights).eval()
+    if model is None:
+        raise UserError(f"{weights} does not say its model: give --model NAME")
+    # Convolutions of this kind run up to twice as fast on a CPU with the channels innermost.
+    network: Any = create_model(model, weights).eval()
+    return str(weights or model), network.to(memory_format=torch.channels_last)

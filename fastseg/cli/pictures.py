@@ -1,25 +1,27 @@
 """Pictures of label maps: class colours, overlays, and a background blurred as in portrait mode."""
 
-import colorsys
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 Array = NDArray[np.uint8]
 
-# Distinct in hue and in lightness, also for colour-blind eyes; after Okabe and Ito 2008 and Tol 2021.
-COLOURS = ("#000000", "#ee7733", "#aa3377", "#0077bb", "#33bbee", "#228833", "#ddcc44", "#cc3311", "#bbbbbb")
+# Distinct in hue and in lightness, also for colour-blind eyes: the vibrant scheme of Tol 2021, extended.
+COLOURS = ("#000000", "#ee7733", "#aa3377", "#0077bb", "#44bb66", "#cc3311", "#eecc33", "#33bbee", "#bbbbbb")
 
 
 def palette(classes: int) -> Array:
     """Colours of class indices, uint8 ``[classes, 3]``; class 0 is black."""
-    colours = [tuple(bytes.fromhex(colour[1:])) for colour in COLOURS[:classes]]
-    for index in range(len(colours), classes):
-        # Steps of the golden ratio spread any number of hues evenly.
-        red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.55 + 0.4 * (index % 2), 0.95 - 0.3 * (index % 3) / 2)
-        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return np.array(colours, np.uint8)
+    named = np.array([list(bytes.fromhex(colour[1:])) for colour in COLOURS])
+    levels = np.linspace(40, 255, 7)
+    grid = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, 3)
+    # Beyond the named ones, always the colour of a grid that is farthest from all taken so far.
+    distance = np.abs(grid[:, None] - named).sum(2).min(1)
+    colours = [*named]
+    while len(colours) < classes:
+        colours.append(grid[distance.argmax()])
+        distance = np.minimum(distance, np.abs(grid - colours[-1]).sum(1))
+    return np.array(colours[:classes]).astype(np.uint8)
 
 
 def overlay(image: Array, labels: Array, colours: Array, opacity: float = 0.55) -> Array:

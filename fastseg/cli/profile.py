@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastseg.cli.errors import UserError
+from fastseg.cli.errors import UserError, reason
+from fastseg.cli.tables import megabytes, spread
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,8 +45,7 @@ def profile(
             write_trace(target, pixels, trace)
             written["trace"] = str(trace)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(f"{error.filename or chart or trace}: cannot be written ({reason})") from error
+        raise UserError(f"{error.filename or chart or trace}: cannot be written ({reason(error)})") from error
     if as_json:
         typer.echo(json.dumps({**report.as_dict(), **written}))
         return
@@ -54,7 +54,7 @@ def profile(
     console = Console()
     console.print(*_lines(report), sep="\n")
     for kind, path in written.items():
-        console.print(f"{kind} in {path}")
+        console.print(f"{kind} in {path}", markup=False, soft_wrap=True)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -67,54 +67,59 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def _lines(report: "Report") -> "list[RenderableType]":
     """Everything that is printed: the whole, the table, what fusing saves."""
+    from rich.markup import escape
+
     whole = (
-        f"[bold]{report.model}[/bold]  1x3x{report.size[0]}x{report.size[1]} float32, {report.threads} threads, "
-        f"{report.rounds} rounds: {report.total_ms} ms in all, peak memory {report.peak_bytes / 1e6:.1f} MB"
+        f"[bold]{escape(report.model)}[/bold]  1x3x{report.size[0]}x{report.size[1]} float32, {report.threads} threads, "
+        f"{report.total.rounds} rounds: {spread(report.total)} ms in all, peak memory {megabytes(report.peak_bytes)} MB"
     )
     ceiling = report.ceiling_flops
-    below = (
-        f"ceiling: {ceiling / 1e9:.0f} GFLOP/s of fused multiply-adds, measured here"
+    below = "MB: bytes of the tensors that the stage creates. Peak: " + (
+        f"{ceiling / 1e9:.0f} GFLOP/s of fused multiply-adds, measured here."
         if ceiling
-        else "no ceiling: fastseg._C, which measures it, is not built"
+        else "unknown, because fastseg._C, which measures it, is not built."
     )
     return [whole, _table(report), below, _saving(report.replacement)]
 
 
 def _table(report: "Report") -> "Table":
     from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("stage")
-    for title in ("ms [p20-p80]", "%", "GFLOP", "GFLOP/s", "of ceiling", "parameters", "tensors MB"):
+    from fastseg.profiler.stages import LABELS
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("stage", no_wrap=True)
+    for title in (r"ms \[p20-p80]", "%", "GFLOP", "per s", "of peak", "weights", "MB"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("replaceable by")
     last = report.replacement
     for stage in report.stages:
         works = stage.flops > 0
-        replaceable = ""
-        if stage.name == "upsample + argmax" and last is not None:
-            replaceable = "fused already" if last.in_use else "fastseg.ops.upsample_argmax"
         table.add_row(
-            stage.name,
-            str(stage.ms),
-            f"{stage.share:.1%}",
+            escape(stage.name),
+            spread(stage.timing),
+            f"{100 * stage.share:.0f}",
             f"{stage.flops / 1e9:.2f}" if works else "",
-            f"{stage.gflops:.1f}" if works else "",
+            f"{stage.gflops:.0f}" if works else "",
             f"{1e9 * stage.gflops / report.ceiling_flops:.0%}" if works and report.ceiling_flops else "",
-            f"{stage.parameters:,}" if stage.parameters else "",
-            f"{stage.activation_bytes / 1e6:.1f}",
-            replaceable,
+            f"{stage.parameters / 1e6:.2f}M" if stage.parameters else "",
+            megabytes(stage.activation_bytes),
         )
+        if stage.name == LABELS and last is not None and not last.in_use:
+            share = f"{100 * last.fused.ms / report.total.ms:.0f}"
+            memory = megabytes(last.fused_peak_bytes)
+            table.add_row("  replaceable by", spread(last.fused), share, "", "", "", "", memory, style="dark_orange")
     return table
 
 
 def _saving(last: "Replacement | None") -> str:
     if last is None:
-        return "nothing to fuse: the labels need no bilinear upsampling"
+        return "Nothing to fuse: the labels need no bilinear upsampling."
     same = "labels equal" if not last.labels_different else f"{last.labels_different} of {last.labels} labels differ"
+    state = "is fused already" if last.in_use else "is replaceable by fastseg.ops.upsample_argmax"
     return (
-        f"upsample + argmax: plain PyTorch {last.plain_ms} ms and {last.plain_peak_bytes / 1e6:.1f} MB, "
-        f"upsample_argmax ({last.path}) {last.fused_ms} ms and {last.fused_peak_bytes / 1e6:.1f} MB, "
-        f"{last.plain_ms.median / last.fused_ms.median:.1f}x; {same}"
+        f"upsample + argmax {state}: {last.plain.ms / last.fused.ms:.1f}x faster ({last.path}) than plain PyTorch, "
+        f"{spread(last.fused)} against {spread(last.plain)} ms, "
+        f"{megabytes(last.fused_peak_bytes)} against {megabytes(last.plain_peak_bytes)} MB; {same}."
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastseg.cli.errors import UserError
+from fastseg.cli.errors import UserError, reason
 from fastseg.data.formats.images import MAX_PIXELS, SUFFIXES, ImageError, read_image, write_image, write_labels
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def segment(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos, or folders of photos.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; made where it is missing.")],
     labels: Annotated[bool, typer.Option("--labels", help="Write STEM.png: class indices (the default).")] = False,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Write STEM_overlay.jpg: class colours on the photo.")] = False,
-    blur: Annotated[bool, typer.Option("--blur-background", help="Write STEM_blurred.jpg: as in portrait mode.")] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Write STEM_overlay.jpg: classes in colour.")] = False,
+    blur: Annotated[bool, typer.Option("--blur-background", help="Write STEM_blurred.jpg: portrait mode.")] = False,
     model: Annotated[str | None, typer.Option(help="Model or shipped weights by name.")] = None,
     weights: Annotated[str | None, typer.Option(help="Weights file, or shipped weights by name.")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger images before decoding them.")] = MAX_PIXELS,
@@ -44,13 +44,13 @@ def segment(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out}: cannot be made a folder ({error.strerror.lower()})") from error
+        raise UserError(f"{out}: cannot be made a folder ({reason(error)})") from error
 
     failures: list[str] = []
 
-    def fail(path: Path, reason: str) -> None:
+    def fail(path: Path, why: str) -> None:
         failures.append(str(path))
-        typer.echo(f"error: {path}: {reason}", err=True)
+        typer.echo(f"error: {path}: {why}", err=True)
 
     jobs = list(plan(images, out, kinds, fail))
     rows = []
@@ -60,7 +60,7 @@ def segment(
         except ImageError as error:
             fail(error.path, error.reason)
         except OSError as error:
-            fail(Path(error.filename or job.source), (error.strerror or str(error)).lower())
+            fail(Path(error.filename or job.source), reason(error))
     if as_json:
         typer.echo(json.dumps({"images": rows, "failed": failures}))
     elif rows:
@@ -82,10 +82,10 @@ def plan(
         kinds: `labels`, `overlay` or `blurred`.
         fail: is told of every photo left out, and why.
     """
-    sources = list(_files(images, fail))
-    given = {source.resolve() for source in sources}
+    # A photo named twice, by itself and by its folder say, is one photo.
+    given = {source.resolve(): source for source in _files(images, fail)}
     taken: dict[Path, Path] = {}
-    for source in dict.fromkeys(sources):
+    for source in given.values():
         names = {k: f"{source.stem}.png" if k == "labels" else f"{source.stem}_{k}.jpg" for k in kinds}
         outputs = {kind: out / name for kind, name in names.items()}
         for path in outputs.values():
@@ -108,7 +108,7 @@ def _files(images: list[Path], fail: Callable[[Path, str], None]) -> Iterator[Pa
         try:
             found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.is_dir())
         except OSError as error:
-            fail(path, error.strerror.lower())
+            fail(path, reason(error))
             continue
         if not found:
             fail(path, "holds no images")
@@ -170,13 +170,14 @@ def _progress(jobs: list[Job]) -> Iterable[Job]:
 def _table(rows: list[dict[str, Any]], out: Path) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, caption=f"results in {out}", caption_justify="left")
+    table = Table(box=SIMPLE_HEAD, caption=Text(f"results in {out}"), caption_justify="left")
     table.add_column("photo", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("ms", justify="right")
-    table.add_column("classes, share of the pixels", ratio=1)
+    table.add_column("classes", ratio=1)
     for row in rows:
-        found = ", ".join(f"{name} {share:.1%}" for name, share in row["classes"].items() if share >= 5e-4)
-        table.add_row(row["file"], f"{row['width']} x {row['height']}", f"{row['ms']:.0f}", found)
+        found = ", ".join(f"{name} {share:.0%}" for name, share in row["classes"].items() if share >= 5e-3)
+        table.add_row(Text(row["file"]), f"{row['width']} x {row['height']}", f"{row['ms']:.0f}", Text(found))
     return table

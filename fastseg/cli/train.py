@@ -46,7 +46,7 @@ def train(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out}: cannot be made a folder ({error.strerror.lower()})") from error
+        raise UserError(f"{out}: cannot be made a folder ({(error.strerror or str(error)).lower()})") from error
     dataset = open_dataset(data, "train", cache=True)
     try:
         weights = tuple(float(value) for value in class_weights.split(",")) if class_weights else ()

@@ -108,7 +108,7 @@ def empty_strip(
 def jitter(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     """Change gamma, contrast, brightness, saturation and colour balance of float RGB ``[H, W, 3]`` of 0..255."""
     spread = 0.6 * strength
-    grey = image @ np.float32([0.299, 0.587, 0.114])
+    grey = image @ np.array([0.299, 0.587, 0.114], np.float32)
     saturation = rng.uniform(max(0.0, 1 - 1.5 * spread), 1 + spread)
     image = grey[..., None] + saturation * (image - grey[..., None])
     mean = grey.mean()
@@ -166,7 +166,7 @@ class PersonAugment:
         if rng.random() < 0.1:
             view = np.repeat(view.mean(axis=2, keepdims=True), 3, axis=2)
         if rng.random() < 0.2:
-            view = view + rng.normal(0, rng.uniform(2, 12), view.shape)
+            view = view + rng.normal(0, rng.uniform(2, 12), view.shape).astype(np.float32)
         result = np.clip(view, 0, 255).astype(np.uint8)
         if rng.random() < 0.2:
             blurred = Image.fromarray(result).filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.6)))

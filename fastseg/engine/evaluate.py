@@ -1,22 +1,18 @@
 """Score a model on a data set, one photo at a time."""
 
-from collections.abc import Iterable
-
-import numpy as np
 import torch
 from rich.progress import track
-from torch import nn
 
+from fastseg.engine.train import Samples
 from fastseg.metrics import ConfusionMatrix
+from fastseg.models.segmentation import SegmentationModel
 
 
-def evaluate(
-    model: nn.Module, dataset: Iterable[tuple[np.ndarray, np.ndarray]], num_classes: int, *, progress: bool = True
-) -> ConfusionMatrix:
+def evaluate(model: SegmentationModel, dataset: Samples, num_classes: int, *, progress: bool = True) -> ConfusionMatrix:
     """Predict every photo at its own size and count the confusion matrix.
 
     Args:
-        model: has ``predict``, which maps uint8 RGB ``[H, W, 3]`` to labels ``[H, W]``; it is put in evaluation mode.
+        model: its ``predict`` is used; it is put in evaluation mode.
         dataset: gives (photo uint8 ``[H, W, 3]``, labels ``[H, W]`` with 255 ignored).
         num_classes: number of classes.
         progress: show a progress bar.
@@ -26,8 +22,8 @@ def evaluate(
     """
     model.eval()
     metric = ConfusionMatrix(num_classes)
-    length = len(dataset) if hasattr(dataset, "__len__") else None
-    for image, labels in track(dataset, "evaluating", total=length, disable=not progress, transient=True):
+    for index in track(range(len(dataset)), "evaluating", disable=not progress, transient=True):
+        image, labels = dataset[index]
         prediction = model.predict(torch.tensor(image))
         metric.update(prediction[None], torch.tensor(labels)[None])
     return metric

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,9 +16,20 @@ from torch.utils.data import DataLoader, Dataset
 
 from fastseg import ops
 from fastseg.models.loading import save_file_atomic
+from fastseg.models.segmentation import SegmentationModel
 
 Sample = tuple[np.ndarray, np.ndarray]
 Size = tuple[int, int]
+
+
+class Samples(Protocol):
+    """Photos uint8 ``[H, W, 3]`` with their labels uint8 ``[H, W]``, by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
 Augment = Callable[[Sample, Size, np.random.Generator, Callable[[], Sample]], Sample]
 
 
@@ -72,7 +83,7 @@ class TrainingStream(Dataset[tuple[Tensor, Tensor]]):
         recipe: gives seed, batch size and sizes.
     """
 
-    def __init__(self, dataset: Dataset[Sample], augment: Augment, recipe: Recipe) -> None:
+    def __init__(self, dataset: Samples, augment: Augment, recipe: Recipe) -> None:
         self.dataset, self.augment, self.recipe = dataset, augment, recipe
 
     def __getitem__(self, n: int) -> tuple[Tensor, Tensor]:
@@ -128,12 +139,12 @@ def float32_depthwise(module: nn.Module) -> Iterator[None]:
         return run
 
     for layer in layers:
-        layer.forward = wrap(layer.forward)
+        setattr(layer, "forward", wrap(layer.forward))  # noqa: B010
     try:
         yield
     finally:
         for layer in layers:
-            del layer.forward
+            delattr(layer, "forward")
 
 
 def save_checkpoint(
@@ -183,8 +194,8 @@ def _batches(stream: TrainingStream, first: int, recipe: Recipe, workers: int) -
 
 
 def train(
-    model: nn.Module,
-    dataset: Dataset[Sample],
+    model: SegmentationModel,
+    dataset: Samples,
     augment: Augment,
     recipe: Recipe,
     checkpoint: str | Path,
@@ -194,14 +205,14 @@ def train(
     workers: int = 1,
     progress: bool = True,
     log: Callable[[str], None] | None = None,
-) -> nn.Module:
+) -> SegmentationModel:
     """Train with cross-entropy at full resolution, AdamW, the poly schedule and a running average of the weights.
 
     Where ``checkpoint`` exists, training goes on from it, and ends with the very weights of an uninterrupted run:
     order, augmentation and dropout depend on the seed and the step alone.
 
     Args:
-        model: maps normalised ``[N, 3, H, W]`` to logits ``[N, C, h, w]``; has ``preprocess`` and ``align_corners``.
+        model: maps normalised ``[N, 3, H, W]`` to logits ``[N, C, h, w]``.
         dataset: gives (photo uint8 ``[H, W, 3]``, labels uint8 ``[H, W]`` with 255 ignored).
         augment: makes training views of a given size.
         recipe: what to do.
@@ -216,7 +227,7 @@ def train(
         The model with the averaged weights, in evaluation mode.
     """
     checkpoint = Path(checkpoint)
-    model.train().to(memory_format=torch.channels_last)
+    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(model, recipe.frozen)
     average = {key: value.clone() for key, value in model.state_dict().items()}
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=recipe.lr)

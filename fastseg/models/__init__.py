@@ -1,19 +1,18 @@
 """Segmentation networks: plain constructors, and weights that rebuild their model."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from fastseg.models.deeplab_v3_plus import DeepLabV3Plus, deeplab_v3_plus
 from fastseg.models.loading import list_weights, load_backbone, load_state, read_weights, save_weights
 from fastseg.models.preprocess import Preprocess
+from fastseg.models.segmentation import SegmentationModel
 
 __all__ = [
     "DeepLabV3Plus",
     "Preprocess",
+    "SegmentationModel",
     "create_model",
     "deeplab_v3_plus",
     "list_models",
@@ -24,7 +23,7 @@ __all__ = [
     "save_weights",
 ]
 
-_CONSTRUCTORS: tuple[Callable[..., nn.Module], ...] = (deeplab_v3_plus,)
+_CONSTRUCTORS: tuple[Callable[..., SegmentationModel], ...] = (deeplab_v3_plus,)
 
 
 def list_models() -> list[str]:
@@ -32,7 +31,7 @@ def list_models() -> list[str]:
     return sorted(constructor.__name__ for constructor in _CONSTRUCTORS)
 
 
-def create_model(name: str, weights: str | Path | None = None, **arguments: Any) -> nn.Module:
+def create_model(name: str, weights: str | Path | None = None, **arguments: Any) -> SegmentationModel:
     """Build a model by name, in evaluation mode where it gets weights.
 
     Args:
@@ -60,6 +59,6 @@ def create_model(name: str, weights: str | Path | None = None, **arguments: Any)
         return model
     load_state(model, state)
     if "preprocess" in description and "longer_side" not in arguments:
-        stored = {key: tuple(v) if isinstance(v, list) else v for key, v in description["preprocess"].items()}
-        model.preprocess = replace(model.preprocess, **stored)
+        stored = description["preprocess"]
+        model.preprocess = Preprocess(tuple(stored["mean"]), tuple(stored["std"]), stored["longer_side"])
     return model.eval()

@@ -3,17 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastseg import ops
-from fastseg.models.backbones import EfficientNetLite0, MobileNetV2, resnet50, resnet101
+from fastseg.models.backbones import Backbone, EfficientNetLite0, MobileNetV2, resnet50, resnet101
 from fastseg.models.preprocess import IMAGENET, LITE, Preprocess
+from fastseg.models.segmentation import SegmentationModel
 from fastseg.nn import ASPP, SeparableConv2d, conv_bn_act
 
-BACKBONES: dict[str, tuple[Callable[[int], nn.Module], Preprocess]] = {
+BACKBONES: dict[str, tuple[Callable[[int], Backbone], Preprocess]] = {
     "efficientnet_lite0": (EfficientNetLite0, LITE),
     "mobilenet_v2": (MobileNetV2, IMAGENET),
     "resnet50": (resnet50, IMAGENET),
@@ -22,7 +21,7 @@ BACKBONES: dict[str, tuple[Callable[[int], nn.Module], Preprocess]] = {
 RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(SegmentationModel):
     """Encoder, ASPP and the decoder of DeepLab v3+.
 
     ``logits = C * D_2 * D_1 * [up(ASPP(f_16)); L f_4]``: the 256-channel ASPP output is resized to stride 4 and stacked
@@ -45,7 +44,7 @@ class DeepLabV3Plus(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         num_classes: int,
         *,
         rates: Sequence[int] = (6, 12, 18),
@@ -54,11 +53,7 @@ class DeepLabV3Plus(nn.Module):
         preprocess: Preprocess = IMAGENET,
         classes: Sequence[str] = (),
     ) -> None:
-        super().__init__()
-        self.align_corners = align_corners
-        self.preprocess = preprocess
-        self.classes = tuple(classes)
-        self.backbone = backbone
+        super().__init__(backbone, preprocess, classes, align_corners)
         self.aspp = ASPP(backbone.out_channels, rates, separable=separable)
         self.low_level = conv_bn_act(backbone.low_level_channels, 48, 1)
 
@@ -85,35 +80,6 @@ class DeepLabV3Plus(nn.Module):
             self.aspp(features), size=low_level.shape[-2:], mode="bilinear", align_corners=self.align_corners
         )
         return self.classifier(self.decoder(torch.cat([context, low_level], dim=1)))
-
-    @torch.inference_mode()
-    def predict(self, image: Tensor | np.ndarray) -> Tensor:
-        """Segment raw or prepared images; the dtype says which they are.
-
-        Args:
-            image: either raw RGB, uint8, ``[H, W, 3]`` or ``[N, H, W, 3]`` (tensor or array), to which
-                :attr:`preprocess` is applied, or already normalised floats ``[3, H, W]`` or ``[N, 3, H, W]``, which are
-                used as they are.
-
-        Returns:
-            Class indices of the input's size, uint8 ``[H, W]`` or ``[N, H, W]``. The model should be in evaluation
-            mode.
-        """
-        image = torch.as_tensor(image, device=self.classifier.weight.device)
-        raw = image.dtype == torch.uint8
-        channels_last = raw and image.ndim in (3, 4) and image.shape[-1] == 3
-        channels_first = image.is_floating_point() and image.ndim in (3, 4) and image.shape[-3] == 3
-        if not (channels_last or channels_first):
-            raise ValueError(
-                "fastseg::predict: image must be uint8 [H, W, 3] or [N, H, W, 3], "
-                "or floating [3, H, W] or [N, 3, H, W], "
-                f"got {image.dtype} {list(image.shape)}"
-            )
-        batch = image if image.ndim == 4 else image[None]
-        size = batch.shape[1:3] if raw else batch.shape[2:4]
-        logits = self(self.preprocess(batch) if raw else batch)
-        labels = ops.upsample_argmax(logits, tuple(size), align_corners=self.align_corners)
-        return labels if image.ndim == 4 else labels[0]
 
 
 def deeplab_v3_plus(

@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fastseg.models.segmentation import SegmentationModel
+
 SHIPPED = Path(__file__).parent / "weights"
 # Classifier tensors of the public ImageNet files, which a feature extractor has no use for.
 _CLASSIFIER = ("fc.", "head.", "classifier.", "features.18.")
@@ -28,7 +30,7 @@ def save_file_atomic(tensors: Mapping[str, Tensor], path: str | Path, metadata: 
     partial.replace(path)
 
 
-def save_weights(model: nn.Module, path: str | Path, *, half: bool = True, **notes: Any) -> None:
+def save_weights(model: SegmentationModel, path: str | Path, *, half: bool = True, **notes: Any) -> None:
     """Save a model's weights with its constructor, arguments, preprocessing and class names.
 
     Args:

@@ -24,8 +24,8 @@ class SeparableConv2d(nn.Module):
         super().__init__()
         self.depthwise = conv_bn_act(in_channels, in_channels, 3, dilation=dilation, groups=in_channels)
         self.pointwise = conv_bn_act(in_channels, out_channels, 1)
-        nn.init.trunc_normal_(self.depthwise[0].weight, std=0.33, a=-0.66, b=0.66)
-        nn.init.trunc_normal_(self.pointwise[0].weight, std=0.06, a=-0.12, b=0.12)
+        for block, std in ((self.depthwise, 0.33), (self.pointwise, 0.06)):
+            nn.init.trunc_normal_(block.get_parameter("0.weight"), std=std, a=-2 * std, b=2 * std)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, in_channels, H, W]`` to ``[N, out_channels, H, W]``."""

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .._registry import FLOATS, INTEGERS, call, declare
 from ..reference import confusion as reference
-from .upsample import _brief, _checked
+from .upsample import _brief, _checked, check_ignore_index
 
 
 def confusion_matrix(
@@ -48,6 +48,7 @@ def confusion_matrix(
         raise ValueError(f"fastseg::{name}: target must be an integer tensor [N, H, W], got {_brief(target)}")
     if num_classes < 1:
         raise ValueError(f"fastseg::{name}: num_classes must be at least 1, got {num_classes}")
+    check_ignore_index(name, ignore_index)
     if out is None:
         out = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=target.device)
     elif out.shape != (num_classes, num_classes) or out.dtype != torch.int64 or not out.is_contiguous():

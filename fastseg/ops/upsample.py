@@ -193,6 +193,7 @@ def upsample_cross_entropy(
         raise ValueError(f"fastseg::{name}: reduction must be one of {reference.REDUCTIONS}, got {reduction!r}")
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"fastseg::{name}: label_smoothing must be in [0, 1], got {label_smoothing}")
+    check_ignore_index(name, ignore_index)
     for other in (target, weight, pixel_weight):
         if other is not None and other.device != logits.device:
             raise ValueError(f"fastseg::{name}: every tensor must be on {logits.device}, got {other.device}")
@@ -200,6 +201,12 @@ def upsample_cross_entropy(
     options = (ignore_index, float(label_smoothing), code, align_corners)
     loss, _, _ = call(name, logits, target, weight, pixel_weight, *options)
     return loss
+
+
+def check_ignore_index(op: str, ignore_index: int) -> None:
+    """The kernels compare labels as int32, with the two extremes standing for everything beyond."""
+    if not abs(ignore_index) < 2**31 - 1:
+        raise ValueError(f"fastseg::{op}: ignore_index must be between -2^31 + 1 and 2^31 - 1, got {ignore_index}")
 
 
 def _brief(x: Tensor) -> str:
@@ -221,7 +228,7 @@ def _checked(op: str, argument: str, x: Tensor, size: Size) -> tuple[int, int]:
 
 def _images(like: Tensor, shape: tuple[Any, ...], dtype: torch.dtype) -> Tensor:
     """An empty [N, C, H, W] in the memory format of `like`."""
-    n, c, h, w = shape
+    _, c, h, w = shape
     if reference.memory_format(like) is torch.channels_last:
         return like.new_empty_strided(shape, (h * w * c, 1, w * c, c), dtype=dtype)
     return like.new_empty_strided(shape, (c * h * w, h * w, w, 1), dtype=dtype)

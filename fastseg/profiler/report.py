@@ -3,37 +3,17 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from fastseg.profiler.measure import Timing, ceilings, timing_of
 from fastseg.profiler.models import Target
-from fastseg.profiler.stages import OTHER, Pass, peak_bytes, quiet_profiler
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median and the 20th and 80th percentile of a time, in milliseconds."""
-
-    median: float
-    p20: float
-    p80: float
-
-    @classmethod
-    def of(cls, seconds: list[float]) -> "Spread":
-        """Summarise samples given in seconds."""
-        p20, median, p80 = np.percentile(1e3 * np.array(seconds), (20, 50, 80)).tolist()
-        return cls(median, p20, p80)
-
-    def __str__(self) -> str:
-        return f"{_digits(self.median)} [{_digits(self.p20)}-{_digits(self.p80)}]"
-
-
-def _digits(ms: float) -> str:
-    return f"{ms:.0f}" if ms >= 100 else f"{ms:.1f}" if ms >= 1 else f"{ms:.2f}"
+from fastseg.profiler.stages import OTHER, Pass, Resize, allocator_peak, quiet_profiler
 
 
 @dataclass(frozen=True)
@@ -41,7 +21,7 @@ class Stage:
     """One row: time, share of the whole, work, parameters and the bytes of the tensors it creates."""
 
     name: str
-    ms: Spread
+    timing: Timing
     share: float
     flops: float
     parameters: int
@@ -50,15 +30,15 @@ class Stage:
     @property
     def gflops(self) -> float:
         """Rate in 1e9 floating-point operations per second."""
-        return self.flops / self.ms.median / 1e6 if self.ms.median else 0.0
+        return self.flops / self.timing.ms / 1e6 if self.timing.ms else 0.0
 
 
 @dataclass(frozen=True)
 class Replacement:
     """The last resize and the argmax, as plain PyTorch and as `upsample_argmax`, timed alternately."""
 
-    plain_ms: Spread
-    fused_ms: Spread
+    plain: Timing
+    fused: Timing
     plain_peak_bytes: int
     fused_peak_bytes: int
     labels_different: int
@@ -74,8 +54,7 @@ class Report:
     model: str
     size: tuple[int, int]
     threads: int
-    rounds: int
-    total_ms: Spread
+    total: Timing
     peak_bytes: int
     ceiling_flops: float | None
     stages: list[Stage]
@@ -88,7 +67,7 @@ class Report:
 
 
 def measure(target: Target, size: tuple[int, int], seconds: float = 8.0) -> Report:
-    """Profile a model on one random image.
+    """Profile a model on one random image, as smooth as a photo.
 
     Rounds of (the model by stage, the last stage as plain PyTorch, the last stage fused) are repeated until the time is
     up, so that a change of the machine's speed meets all of them.
@@ -98,32 +77,39 @@ def measure(target: Target, size: tuple[int, int], seconds: float = 8.0) -> Repo
         size: height and width of the image.
         seconds: time for the rounds; at least 3 are run.
     """
-    x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    x = smooth_noise(size)
     with torch.inference_mode():
         try:
             way = Pass(target.model, x, target.stages, target.fused)
         except Exception as error:  # the user's own model, which may raise anything
             reason = str(error).split("\n")[0]
             raise ValueError(f"fastseg::profile: model must run on 1x3x{size[0]}x{size[1]}, got {reason}") from error
+        last = way.resize
+        if last is not None:
+            # Else a model without training would name one class everywhere, where fusing has the least to do.
+            last = replace(last, logits=last.logits - last.logits.mean((2, 3), keepdim=True))
         samples: defaultdict[str, list[float]] = defaultdict(list)
-        totals, plain, fused = [], [], []
+        totals: list[float] = []
+        plain: list[float] = []
+        fused: list[float] = []
         stop = time.perf_counter() + seconds
         while len(totals) < 3 or (time.perf_counter() < stop and len(totals) < 100):
             spent = way.record()
             totals.append(sum(spent.values()))
             for name, value in spent.items():
                 samples[name].append(value)
-            if way.resize is not None:
-                plain.append(_timed(way.resize.plain))
-                fused.append(_timed(way.resize.fused))
+            if last is not None:
+                plain.append(_timed(last.plain))
+                fused.append(_timed(last.fused))
         flops, activations, parameters = way.flops(), way.activation_bytes(), way.parameters()
-        replacement = _replacement(way, plain, fused) if way.resize is not None else None
-        peak = peak_bytes(way.run)
+        in_use = way.fused and way.inside is None
+        replacement = None if last is None else _replacement(last, plain, fused, in_use)
+        peak = allocator_peak(way.run)
     whole = sum(map(sum, samples.values()))
     rows = [
         Stage(
             name,
-            Spread.of(spent),
+            timing_of(spent),
             sum(spent) / whole,
             flops.get(name, 0.0),
             parameters.get(name, 0),
@@ -133,25 +119,34 @@ def measure(target: Target, size: tuple[int, int], seconds: float = 8.0) -> Repo
     ]
     rows.sort(key=lambda row: row.name == OTHER)
     threads = torch.get_num_threads()
-    return Report(target.name, size, threads, len(totals), Spread.of(totals), peak, _ceiling(), rows, replacement)
+    limits = ceilings(threads)
+    ceiling = limits.flops_per_second if limits else None
+    return Report(target.name, size, threads, timing_of(totals), peak, ceiling, rows, replacement)
 
 
-def _replacement(way: Pass, plain: list[float], fused: list[float]) -> Replacement:
+def smooth_noise(size: tuple[int, int]) -> Tensor:
+    """A random image with blobs of many sizes, as smooth as a photo: float32 ``[1, 3, H, W]``."""
+    generator = torch.Generator().manual_seed(0)
+    layers = [
+        F.interpolate(torch.randn(1, 3, cells, cells, generator=generator), size, mode="bilinear") for cells in (4, 16, 64)
+    ]
+    return torch.stack(layers).sum(0)
+
+
+def _replacement(last: Resize, plain: list[float], fused: list[float], in_use: bool) -> Replacement:
     from fastseg import trace
 
-    last = way.resize
-    assert last is not None
     with trace() as paths:
         different = last.plain() != last.fused()
     return Replacement(
-        Spread.of(plain),
-        Spread.of(fused),
-        peak_bytes(last.plain),
-        peak_bytes(last.fused),
+        timing_of(plain),
+        timing_of(fused),
+        allocator_peak(last.plain),
+        allocator_peak(last.fused),
         int(different.sum()),
         different.numel(),
         paths[0].partition(":")[2],
-        way.fused and way.inside is None,
+        in_use,
     )
 
 
@@ -159,15 +154,6 @@ def _timed(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
-
-
-def _ceiling() -> float | None:
-    """Fused-multiply-add rate of this machine at torch's thread count, in FLOP/s; None without `fastseg._C`."""
-    try:
-        from fastseg import _C  # type: ignore[attr-defined]
-    except ImportError:
-        return None
-    return float(_C.measure_fma(torch.get_num_threads()))
 
 
 def write_trace(target: Target, size: tuple[int, int], path: Path) -> None:
@@ -178,7 +164,7 @@ def write_trace(target: Target, size: tuple[int, int], path: Path) -> None:
         size: height and width of the image.
         path: JSON file to write.
     """
-    x = torch.randn(1, 3, *size)
+    x = smooth_noise(size)
     with torch.inference_mode():
         way = Pass(target.model, x, target.stages, target.fused)
         with quiet_profiler() as profiler:

@@ -268,7 +268,7 @@ def quiet_profiler() -> torch.profiler.profile:
     return torch.profiler.profile(profile_memory=True)
 
 
-def peak_bytes(function: Callable[[], Any]) -> int:
+def allocator_peak(function: Callable[[], Any]) -> int:
     """High-water mark of torch's allocator over a call, beyond what was allocated before it.
 
     It counts every allocation of torch's CPU or CUDA allocator, temporaries inside operators too; it does not see what

@@ -10,7 +10,7 @@ def confusion_matrix(prediction: Tensor, target: Tensor, out: Tensor, ignore_ind
     """Add the pairs of prediction and target [N, H, W] to out [C, C]; rows are the target."""
     classes = out.shape[0]
     check_labels("confusion_matrix", target, classes, ignore_index)
-    valid = target != ignore_index
+    valid = target.long() != ignore_index
     check_labels("confusion_matrix", prediction.masked_fill(~valid, 0), classes, None, "prediction")
     pairs = target[valid].long() * classes + prediction[valid].long()
     out += torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)

@@ -19,8 +19,8 @@ def memory_format(x: Tensor) -> torch.memory_format:
 
 def _resized(x: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    if wide.shape[0] * wide.shape[1] == 0:
-        return wide.new_zeros((*wide.shape[:2], height, width)) + wide.sum()
+    if 0 in (*wide.shape[:2], height, width):  # interpolate takes no empty sizes
+        return wide.new_zeros((*wide.shape[:2], height, width)) + 0 * wide.sum()
     return F.interpolate(wide, size=(height, width), mode="bilinear", align_corners=align_corners)
 
 
@@ -88,8 +88,9 @@ def upsample_cross_entropy(
     full = _resized(logits, target.shape[-2], target.shape[-1], align_corners)
     classes = full.shape[1]
     class_weight = full.new_ones(classes) if weight is None else weight.to(full.dtype)
-    valid = target != ignore_index
-    index = target.long().masked_fill(~valid, 0)
+    index = target.long()
+    valid = index != ignore_index
+    index = index.masked_fill(~valid, 0)
     pixel = class_weight[index] if pixel_weight is None else class_weight[index] * pixel_weight.to(full.dtype)
     pixel = pixel.masked_fill(~valid, 0)
 
@@ -124,8 +125,9 @@ def upsample_cross_entropy_backward(
     full = _resized(logits, target.shape[-2], target.shape[-1], align_corners)
     classes = full.shape[1]
     class_weight = full.new_ones(classes) if weight is None else weight.to(full.dtype)
-    valid = target != ignore_index
-    index = target.long().masked_fill(~valid, 0)
+    index = target.long()
+    valid = index != ignore_index
+    index = index.masked_fill(~valid, 0)
     scale = grad.to(full.dtype) / total if REDUCTIONS[reduction] == "mean" else grad.to(full.dtype)
     scale = scale.expand(target.shape) if pixel_weight is None else scale * pixel_weight.to(full.dtype)
     scale = scale.masked_fill(~valid, 0)
@@ -140,9 +142,10 @@ def upsample_cross_entropy_backward(
 
 def check_labels(op: str, labels: Tensor, classes: int, ignore_index: int | None, argument: str = "target") -> None:
     """Raise with the first label that is neither a class nor `ignore_index`, and its place."""
-    bad = (labels < 0) | (labels >= classes)
+    wide = labels.long()  # a scalar beyond the dtype would wrap in the comparison
+    bad = (wide < 0) | (wide >= classes)
     if ignore_index is not None:
-        bad &= labels != ignore_index
+        bad &= wide != ignore_index
     if bad.any():
         place = tuple(bad.nonzero()[0].tolist())
         raise RuntimeError(

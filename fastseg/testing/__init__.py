@@ -12,6 +12,7 @@ from .case import FLOATS, INTEGERS, Case, find_cases
 from .check import SEED, Run, assert_paths, assert_same, inputs_of, judge, run
 from .isa import best_isa, expected_path, isas, use_isa
 from .layouts import LAYOUTS, with_layout
+from .record import recorded_calls
 
 __all__ = [
     "FLOATS",
@@ -34,6 +35,7 @@ __all__ = [
     "inputs_of",
     "isas",
     "judge",
+    "recorded_calls",
     "run",
     "use_isa",
     "with_layout",

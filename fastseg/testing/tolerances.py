@@ -34,6 +34,10 @@ SIGNED_BIAS_EPSILONS = 4
 # 1 - cosine is half the squared relative error; what is left is the rounding of the cosine itself, in float64.
 COSINE_FLOOR = 1e-14
 
+# A rival has to do the same job, not to be as exact: float32 coordinates move a value by this much of the largest, and
+# this share of labels over a tie. A wrong option (align_corners, an ignored class) is wrong by far more.
+RIVAL = 1e-3
+
 # gradcheck in float64: a central difference of step 1e-6 is good to about 1e-10 / 1e-6.
 GRADCHECK = {"eps": 1e-6, "atol": 1e-5, "rtol": 1e-3, "nondet_tol": 0.0}
 

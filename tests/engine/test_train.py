@@ -82,7 +82,7 @@ def test_a_finished_run_is_not_trained_further(tmp_path):
 def test_checkpoint_is_one_file_and_guards_its_recipe(tmp_path):
     run(tmp_path, Recipe(2, 2, SIZES))
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.safetensors"]
-    with pytest.raises(ValueError, match="recipe must be the checkpoint's, got one that had lr=0.001"):
+    with pytest.raises(ValueError, match=r"recipe must be the checkpoint's, got one that had lr=0.001"):
         run(tmp_path, Recipe(2, 2, SIZES, lr=0.5))
 
 
@@ -133,7 +133,7 @@ def test_frozen_modules_stay_as_they_are(tmp_path):
     assert not any(key.startswith("backbone.low") for key in changed)
     assert {"backbone.high.0.weight", "backbone.high.1.running_mean", "classifier.bias"} <= changed
     assert all(parameter.requires_grad for parameter in trained.parameters())
-    with pytest.raises(ValueError, match="frozen must name modules of the model, got 'backbone.nothing'"):
+    with pytest.raises(ValueError, match=r"frozen must name modules of the model, got 'backbone.nothing'"):
         run(tmp_path, Recipe(2, 2, SIZES, frozen=("backbone.nothing",)))
 
 

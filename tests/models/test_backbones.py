@@ -109,7 +109,7 @@ def test_efficientnet_key_map(published):
     }
     assert {key for key in published if key.startswith(("head.", "fc."))} == classifier
     assert set(published) - classifier == set(EfficientNetLite0().state_dict())
-    with pytest.raises(ValueError, match="'_se_reduce.weight'"):
+    with pytest.raises(ValueError, match=r"'_se_reduce.weight'"):
         rename_keys({"_se_reduce.weight": torch.zeros(1)})
 
 

@@ -94,7 +94,7 @@ def test_predict_refuses_other_layouts(model, image):
 
 
 def test_constructor_errors():
-    with pytest.raises(ValueError, match="backbone must be one of efficientnet_lite0, .*, got 'vgg'"):
+    with pytest.raises(ValueError, match=r"backbone must be one of efficientnet_lite0, .*, got 'vgg'"):
         deeplab_v3_plus("vgg")
     with pytest.raises(ValueError, match="output_stride must be 16 or 8, got 4"):
         deeplab_v3_plus(output_stride=4)

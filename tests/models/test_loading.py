@@ -70,10 +70,10 @@ class Unwelcome:
 def test_pickles_are_refused(tmp_path, capsys):
     for name, value in (("object.pth", {"a": Unwelcome()}), ("list.pt", [torch.zeros(1)])):
         torch.save(value, tmp_path / name)
-        with pytest.raises(ValueError, match="fastseg::weights: .* must be"):
+        with pytest.raises(ValueError, match=r"fastseg::weights: .* must be"):
             read_weights(tmp_path / name)
     (tmp_path / "raw.pth").write_bytes(pickle.dumps(Unwelcome()))
-    with pytest.raises(ValueError, match="fastseg::weights: .* must be"):
+    with pytest.raises(ValueError, match=r"fastseg::weights: .* must be"):
         read_weights(tmp_path / "raw.pth")
     assert "executed" not in capsys.readouterr().out
 
@@ -92,7 +92,7 @@ def test_truncated_file_is_refused(path):
 
 
 def test_missing_file():
-    with pytest.raises(ValueError, match="weights must be a file or shipped weights .*, got 'nothing.safetensors'"):
+    with pytest.raises(ValueError, match=r"weights must be a file or shipped weights .*, got 'nothing.safetensors'"):
         read_weights("nothing.safetensors")
 
 
@@ -105,5 +105,5 @@ def test_weights_of_another_model_are_refused(tmp_path):
 def test_backbone_leaves_the_classifier_aside(model):
     state = {**model.backbone.state_dict(), "fc.weight": torch.zeros(1), "head.0.weight": torch.zeros(1)}
     load_backbone(model.backbone, state)
-    with pytest.raises(ValueError, match="unknown stem.2"):
+    with pytest.raises(ValueError, match=r"unknown stem.2"):
         load_backbone(model.backbone, {**state, "stem.2": torch.zeros(1)})

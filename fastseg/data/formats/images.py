@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
-# Formats with a decoder that is fit for untrusted files: EPS would start a second program, FITS and the like are no photos.
+# Formats whose decoder is fit for untrusted files: EPS would start a second program, FITS and the like are no photos.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-SUFFIXES = frozenset(
-    ".apng .avif .bmp .gif .j2k .jp2 .jpe .jfif .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
-)
+SUFFIXES = frozenset({
+    ".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png",
+    ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+})  # fmt: skip
 _opening = threading.Lock()
 
 
@@ -32,9 +33,10 @@ class ImageError(ValueError):
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read a photo as the eye sees it.
 
-    The EXIF rotation is applied and of several frames the first is taken. Transparency is laid on white. Of 16-bit samples
-    the high byte is kept. Floating-point samples in [0, 1] are scaled by 255, those in [0, 255] are rounded; 32-bit integers
-    in [0, 255] are kept, those in [0, 65535] read as 16-bit; any other range is refused. CMYK is converted without its colour profile.
+    The EXIF rotation is applied and of several frames the first is taken. Transparency is laid on white. Of 16-bit
+    samples the high byte is kept. Floating-point samples in [0, 1] are scaled by 255, those in [0, 255] are rounded;
+    32-bit integers in [0, 255] are kept, those in [0, 65535] read as 16-bit; any other range is refused. CMYK is
+    converted without its colour profile.
 
     Args:
         path: a file of one of :data:`FORMATS`.
@@ -144,7 +146,7 @@ def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
     """Write a picture in the format of its suffix (JPEG at quality 92). The file appears whole or not at all.
 
     Args:
-        path: file to write, of suffix ``.png``, ``.jpg``, ``.webp`` or another that Pillow writes; its folder must exist.
+        path: file to write, of suffix ``.png``, ``.jpg``, ``.webp`` or another that Pillow writes; its folder exists.
         image: uint8 RGB ``[H, W, 3]``.
     """
     image = np.asarray(image)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fastseg.models.backbones.base import Backbone
 from fastseg.models.backbones.dilation import stride_to_dilation
 from fastseg.nn import conv_bn_act
 
@@ -49,7 +50,7 @@ class MBConv(nn.Module):
         return x + y if self.skip else y
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite0(Backbone):
     """EfficientNet-Lite0 without its 1280-channel head, at output stride 32, 16 or 8.
 
     Convolutions pad symmetrically (TensorFlow pads strided ones on the right and below only), so that a dilated network

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from fastseg.models.backbones.base import Backbone
 from fastseg.models.backbones.dilation import stride_to_dilation
 from fastseg.nn import conv_bn_act
 
@@ -31,7 +32,7 @@ class InvertedResidual(nn.Module):
         return x + self.conv(x) if self.skip else self.conv(x)
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Backbone):
     """MobileNetV2 (width 1.0) without its last 1x1 convolution to 1280 channels, at output stride 32, 16 or 8.
 
     Args:

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastseg.models.backbones.base import Backbone
 from fastseg.models.backbones.dilation import stride_to_dilation
 
 
@@ -32,7 +33,7 @@ class Bottleneck(nn.Module):
         return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """Bottleneck ResNet (v1.5: the stride is in the 3x3) without its classifier, at output stride 32, 16 or 8.
 
     Args:

@@ -1,0 +1,28 @@
+"""The calls of registered ops behind a call of a public function, backward included."""
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .. import _registry
+from .case import Case
+from .check import run
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in {op.overload for op in _registry.OPS.values()}:
+            self.calls.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+
+def recorded_calls(case: Case, dtype: torch.dtype, layout: str = "contiguous") -> list[tuple[Any, tuple[Any, ...]]]:
+    """Overloads and arguments of every fastseg op that one row calls."""
+    with _Recorder() as recorder:
+        run(case, dtype, layout)
+    return recorder.calls

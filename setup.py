@@ -1,0 +1,76 @@
+"""Builds the native libraries with CMake; everything else stands in pyproject.toml."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+NATIVE = os.environ.get("FASTSEG_NATIVE", "auto")
+
+
+def why_not() -> str:
+    """Reason why the native build is impossible here, or nothing."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return "torch is not importable: install torch first, then fastseg with --no-build-isolation"
+    if not shutil.which("cmake"):
+        return "cmake was not found"
+    if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+        return "no C++ compiler was found"
+    return ""
+
+
+class CMakeBuild(build_ext):
+    """Runs CMake, which writes the libraries into the package folder of the build (or of the tree, if editable)."""
+
+    def run(self) -> None:
+        reason = "FASTSEG_NATIVE=0" if NATIVE == "0" else why_not()
+        if not reason:
+            try:
+                self.build()
+            except subprocess.CalledProcessError as error:
+                reason = f"{error.cmd[0]} failed with code {error.returncode}"
+        if reason and NATIVE == "1":
+            sys.exit(f"fastseg: FASTSEG_NATIVE=1, but {reason}")
+        state = f"without the native library: {reason}" if reason else "with the native library"
+        print(f"fastseg: built {state}", file=sys.stderr)
+
+    def build(self) -> None:
+        import torch
+
+        package = ROOT / "fastseg" if self.inplace else Path(self.build_lib).resolve() / "fastseg"
+        kind = "Debug" if os.environ.get("DEBUG") == "1" else "Release"
+        folder = ROOT / "build" / f"native-{kind}"  # kept, so that the next build compiles what changed
+        torch_root = Path(torch.__file__).parent
+        options = {
+            "CMAKE_BUILD_TYPE": kind,
+            "FASTSEG_OUTPUT": package,
+            "FASTSEG_TORCH_INCLUDE": torch_root / "include",
+            "FASTSEG_TORCH_LIB": torch_root / "lib",
+            "FASTSEG_PYTHON": sys.executable,
+            "FASTSEG_CUDA": os.environ.get("FASTSEG_CUDA", "auto"),
+            "FASTSEG_CUDA_ARCHS": os.environ.get("FASTSEG_CUDA_ARCHS", ""),
+            "FASTSEG_WERROR": "ON" if os.environ.get("CI") else "OFF",
+        }
+        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+        defines = [f"-D{name}={value}" for name, value in options.items()]
+        subprocess.run(["cmake", "-S", str(ROOT), "-B", str(folder), *generator, *defines], check=True)
+        subprocess.run(["cmake", "--build", str(folder), "--parallel"], check=True)
+
+    def get_outputs(self) -> list[str]:
+        package = Path(self.build_lib) / "fastseg"
+        return [str(p) for p in (*package.glob("lib/*.so"), *package.glob("_C*.so"))]
+
+
+setup(
+    packages=[*find_packages(include=["fastseg", "fastseg.*"]), "fastseg.kernels"],
+    package_dir={"fastseg": "fastseg", "fastseg.kernels": "kernels"},
+    ext_modules=[] if NATIVE == "0" else [Extension("fastseg._C", [])],
+    cmdclass={"build_ext": CMakeBuild},
+)

@@ -1,0 +1,50 @@
+"""`fastseg doctor` tells what would run here, and why."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from typer.testing import Result
+
+import fastseg
+from fastseg import _native
+from fastseg._registry import OPS
+
+Run = Callable[..., Result]
+
+
+def test_table_names_every_op_and_ends_with_the_verdict(run: Run) -> None:
+    shown = run("doctor").stdout
+    assert all(name in shown for name in OPS)
+    assert shown.strip().splitlines()[-1].startswith(("All well", "Mostly well", "Right but slow"))
+
+
+def test_json(run: Run) -> None:
+    report = json.loads(run("doctor", "--json").stdout)
+    assert set(report) == {"facts", "ops", "native", "backend", "verdict"}
+    assert set(report["facts"]) == {"Machine", "Python", "Native library", "CUDA", "Environment"}
+    assert set(report["ops"]) == set(OPS) and report["native"] == _native.loaded
+    expected = f"cpu/{_native.cpu_isa()}" if _native.loaded else "reference"
+    assert {op["path"] for op in report["ops"].values()} <= {expected, "reference"}
+
+
+def test_reference_backend(run: Run) -> None:
+    with fastseg.backend("reference"):
+        report = json.loads(run("doctor", "--json").stdout)
+    assert report["backend"] == "reference" and "reference is asked for" in report["verdict"]
+    assert {op["path"] for op in report["ops"].values()} == {"reference"}
+
+
+def test_without_the_library(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "loaded", False)
+    monkeypatch.setattr(_native, "why_not", "it was not built")
+    result = run("doctor", "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0 and report["native"] is False and report["verdict"].startswith("Right but slow")
+    assert report["facts"]["Native library"]["loaded"] == "no: it was not built"
+    assert all(op["path"] == "reference" and op["reasons"]["native"] == ["it was not built"] for op in report["ops"].values())
+
+
+def test_a_backend_that_cannot_run(run: Run) -> None:
+    with fastseg.backend("cuda"):
+        assert json.loads(run("doctor", "--json").stdout)["verdict"].startswith("Not working")

@@ -1,0 +1,196 @@
+"""Bad arguments raise, and the message names the op, the argument and the value."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import fastseg
+from fastseg import ops, testing
+
+X = torch.zeros(1, 3, 4, 5)
+TARGET = torch.zeros(1, 8, 10, dtype=torch.uint8)
+SIZED = ("upsample_bilinear", "upsample_argmax", "upsample_softmax", "upsample_threshold")
+ARGUMENT = {"upsample_bilinear": "x", "upsample_threshold": "mask_logits"}
+
+
+def refuses(error: type[Exception], words: list[str], function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    with pytest.raises(error) as caught:
+        function(*args, **kwargs)
+    for word in words:
+        assert word in str(caught.value), f"{word!r} is not in {str(caught.value)!r}"
+
+
+@pytest.mark.parametrize("op", SIZED)
+@pytest.mark.parametrize(
+    "bad, value",
+    [
+        (torch.zeros(3, 4, 5), "[3, 4, 5]"),
+        (torch.zeros(1, 1, 3, 4, 5), "[1, 1, 3, 4, 5]"),
+        (torch.zeros(1, 3, 4, 5, dtype=torch.int32), "torch.int32"),
+        (torch.zeros(1, 3, 4, 5, dtype=torch.complex64), "torch.complex64"),
+        ([[1.0]], "list"),
+        (None, "NoneType"),
+    ],
+)
+def test_maps(op: str, bad: Any, value: str) -> None:
+    refuses(ValueError, [f"fastseg::{op}", f"{ARGUMENT.get(op, 'logits')} must", value], getattr(ops, op), bad, (8, 10))
+
+
+@pytest.mark.parametrize("op", SIZED)
+@pytest.mark.parametrize("size", [(8,), (8, 10, 12), (-1, 10), (8, -3)])
+def test_size(op: str, size: Any) -> None:
+    refuses(ValueError, [f"fastseg::{op}", "size must", str(size)], getattr(ops, op), X, size)
+
+
+@pytest.mark.parametrize("op", SIZED)
+@pytest.mark.parametrize("size", ["ab", 8, (8.5, 10), None])
+def test_size_of_a_wrong_type(op: str, size: Any) -> None:
+    with pytest.raises((TypeError, ValueError, RuntimeError)):
+        getattr(ops, op)(X, size)
+
+
+@pytest.mark.parametrize("op", SIZED)
+def test_maps_without_pixels(op: str) -> None:
+    words = [f"fastseg::{op}", "must have pixels", "[1, 3, 0, 5]"]
+    refuses(ValueError, words, getattr(ops, op), torch.zeros(1, 3, 0, 5), (8, 10))
+
+
+@pytest.mark.parametrize("op", SIZED)
+def test_a_size_beyond_memory_is_an_error_and_not_a_crash(op: str) -> None:
+    with pytest.raises((RuntimeError, ValueError, OverflowError)):
+        getattr(ops, op)(X, (2**31, 2**31))
+
+
+@pytest.mark.parametrize("dtype, limit", [(torch.uint8, 256), (torch.int8, 128)])
+def test_classes_that_do_not_fit_the_labels(dtype: torch.dtype, limit: int) -> None:
+    words = ["fastseg::upsample_argmax", "logits must", f"1 to {limit} classes", f"got {limit + 1}"]
+    refuses(ValueError, words, ops.upsample_argmax, torch.zeros(1, limit + 1, 2, 2), (4, 4), dtype=dtype)
+    assert ops.upsample_argmax(torch.zeros(1, limit, 2, 2), (4, 4), dtype=dtype).dtype == dtype
+
+
+def test_no_classes() -> None:
+    refuses(ValueError, ["logits must", "got 0"], ops.upsample_argmax, torch.zeros(1, 0, 2, 2), (4, 4))
+    refuses(ValueError, ["logits must"], ops.upsample_cross_entropy, torch.zeros(1, 0, 2, 2), TARGET)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint16])
+def test_dtype_of_labels(dtype: torch.dtype) -> None:
+    words = ["fastseg::upsample_argmax", "dtype must", str(dtype)]
+    refuses(ValueError, words, ops.upsample_argmax, X, (8, 10), dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "argument, value, shown",
+    [
+        ("weight", torch.ones(4), "[4]"),
+        ("weight", torch.ones(3, dtype=torch.int64), "torch.int64"),
+        ("weight", torch.ones(3, requires_grad=True), "[3]"),
+        ("pixel_weight", torch.ones(1, 8, 9), "[1, 8, 9]"),
+        ("pixel_weight", torch.ones(1, 8, 10, dtype=torch.int32), "torch.int32"),
+        ("pixel_weight", torch.ones(1, 8, 10, requires_grad=True), "[1, 8, 10]"),
+        ("reduction", "average", "'average'"),
+        ("label_smoothing", -0.1, "-0.1"),
+        ("label_smoothing", 1.5, "1.5"),
+        ("label_smoothing", float("nan"), "nan"),
+    ],
+)
+def test_options_of_the_loss(argument: str, value: Any, shown: str) -> None:
+    words = ["fastseg::upsample_cross_entropy", f"{argument} must", shown]
+    refuses(ValueError, words, ops.upsample_cross_entropy, X, TARGET, **{argument: value})
+
+
+@pytest.mark.parametrize("target", [TARGET[0], TARGET.float(), TARGET.bool(), TARGET.to(torch.uint16)])
+def test_target(target: Tensor) -> None:
+    shown = [str(target.dtype), str(list(target.shape))]
+    refuses(ValueError, ["cross_entropy", "target must", *shown], ops.upsample_cross_entropy, X, target)
+    refuses(ValueError, ["confusion_matrix", "target must", *shown], ops.confusion_matrix, X, target, 3)
+
+
+def test_batches_that_differ() -> None:
+    two = torch.zeros(2, 8, 10, dtype=torch.uint8)
+    refuses(ValueError, ["logits must have the batch", "[1, 3, 4, 5]"], ops.upsample_cross_entropy, X, two)
+    refuses(ValueError, ["prediction must", "[1, 3, 4, 5]"], ops.confusion_matrix, X, two, 3)
+
+
+@pytest.mark.parametrize(
+    "words, changes",
+    [
+        (["num_classes must", "got 0"], {"num_classes": 0}),
+        (["prediction must", "[1, 3, 4, 5]"], {"num_classes": 4}),
+        (["prediction must", "[1, 8, 9]"], {"prediction": TARGET[..., :9]}),
+        (["prediction must", "torch.bool"], {"prediction": TARGET.bool()}),
+        (["prediction must", "torch.complex64"], {"prediction": X.to(torch.complex64)}),
+        (["size must", "(8, 9)"], {"size": (8, 9)}),
+        (["out must", "[3, 4]"], {"out": torch.zeros(3, 4, dtype=torch.int64)}),
+        (["out must", "torch.int32"], {"out": torch.zeros(3, 3, dtype=torch.int32)}),
+        (["out must", "contiguous"], {"out": torch.zeros(6, 3, dtype=torch.int64)[::2]}),
+    ],
+)
+def test_confusion_matrix(words: list[str], changes: dict[str, Any]) -> None:
+    arguments = {"prediction": X, "target": TARGET, "num_classes": 3, **changes}
+    refuses(ValueError, ["fastseg::confusion_matrix", *words], ops.confusion_matrix, **arguments)
+
+
+@pytest.mark.parametrize("isa", testing.isas())
+@pytest.mark.parametrize("place", [(0, 0, 0), (0, 3, 7), (1, 0, 0), (1, 99, 100)])
+def test_a_label_out_of_range_is_named_with_its_place(place: tuple[int, int, int], isa: str) -> None:
+    """The last places lie in the part of the second thread."""
+    target = torch.zeros(2, 100, 101, dtype=torch.int32)
+    target[place] = 7
+    target[1, 99, 100] = -5 if place != (1, 99, 100) else 7
+    x = torch.zeros(2, 3, 10, 10)
+    torch.set_num_threads(2)
+    words = ["target must", "[0, 3)", "got 7", str(list(place))]
+    with testing.use_isa(isa):
+        refuses(RuntimeError, ["fastseg::upsample_cross_entropy", *words], ops.upsample_cross_entropy, x, target)
+        refuses(RuntimeError, ["confusion_matrix", *words], ops.confusion_matrix, x, target, 3)
+        labels = torch.zeros_like(target)
+        refuses(RuntimeError, ["fastseg::confusion_matrix", *words], ops.confusion_matrix, labels, target, 3)
+        words = ["prediction must", "[0, 3)", "got 7", str(list(place))]
+        refuses(RuntimeError, ["fastseg::confusion_matrix", *words], ops.confusion_matrix, target, labels, 3)
+
+
+def test_an_ignored_label_may_be_out_of_range_and_its_prediction_too() -> None:
+    target = torch.full((1, 8, 10), 200, dtype=torch.uint8)
+    prediction = torch.full((1, 8, 10), 99, dtype=torch.uint8)
+    assert ops.confusion_matrix(prediction, target, 3, ignore_index=200).sum() == 0
+
+
+@pytest.mark.parametrize("ignore_index", [-100, 412, 2**40])
+def test_an_ignore_index_beyond_the_dtype_ignores_nothing(ignore_index: int) -> None:
+    """156 is -100 and 412 in eight bits."""
+    target = torch.full((1, 8, 10), 156, dtype=torch.uint8)
+    x = torch.zeros(1, 200, 4, 5)
+    assert ops.confusion_matrix(target, target, 200, ignore_index=ignore_index)[156, 156] == 80
+    assert ops.confusion_matrix(x, target, 200, ignore_index=ignore_index)[156, 0] == 80
+    assert ops.upsample_cross_entropy(x, target, ignore_index=ignore_index).isfinite()
+
+
+RAW: dict[str, Callable[[Any], Any]] = {
+    "bilinear": lambda raw: raw.upsample_bilinear(X[0], 8, 10, False),
+    "argmax": lambda raw: raw.upsample_argmax(X[0], 8, 10, False, torch.uint8),
+    "softmax": lambda raw: raw.upsample_softmax(X[0], 8, 10, False),
+    "threshold": lambda raw: raw.upsample_threshold(X[0], 8, 10, 0.0, False),
+    "loss target": lambda raw: raw.upsample_cross_entropy(X, TARGET[0], None, None, 255, 0.0, 1, False),
+    "loss weight": lambda raw: raw.upsample_cross_entropy(X, TARGET, torch.ones(2), None, 255, 0.0, 1, False),
+    "softmax backward": lambda raw: raw.upsample_softmax_backward(X, X[:, :2], 4, 5, False),
+    "matrix target": lambda raw: raw.confusion_matrix(TARGET, TARGET[:, :4], X.new_zeros(3, 3, dtype=torch.long), 255),
+    "matrix out": lambda raw: raw.confusion_matrix(TARGET, TARGET, X.new_zeros(3, 2, dtype=torch.long), 255),
+    "matrix classes": lambda raw: raw.upsample_confusion_matrix(X, TARGET, X.new_zeros(2, 2, dtype=torch.long), 255, False),
+}
+
+
+@pytest.mark.parametrize("call", RAW.values(), ids=RAW)
+def test_the_raw_ops_check_too(call: Callable[[Any], Any]) -> None:
+    """Whoever calls torch.ops directly gets an error, not a read out of bounds."""
+    with pytest.raises((RuntimeError, ValueError, IndexError)):
+        call(torch.ops.fastseg)
+
+
+def test_backend_names() -> None:
+    with pytest.raises(ValueError, match=re.escape("got 'gpu'")):
+        fastseg.backend("gpu")

@@ -1,0 +1,156 @@
+"""What torch asks of every registered op: opcheck, torch.compile, vmap, autocast, FLOP formulas."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from fastseg import _registry, ops, testing
+from fastseg.testing import Case
+
+SMOKE = testing.find_cases(None, "smoke")
+ONE_PER_OP = list({case.op + case.id.split("_")[0]: case for case in SMOKE if case.id.endswith(("x2", "square"))}.values())
+FLOATS = [case for case in ONE_PER_OP if case.dtypes == testing.FLOATS]
+CHEAP = ("test_schema", "test_autograd_registration", "test_faketensor")
+# Backwards of the ops that say so when they are differentiated (again).
+ONCE = ("upsample_argmax_confidence", "upsample_softmax_backward", "upsample_cross_entropy_backward")
+
+
+def name(case: Case) -> str:
+    return case.name
+
+
+def test_every_registered_op_is_reached_by_a_smoke_row() -> None:
+    reached = {str(op).split(".")[1] for case in ONE_PER_OP for op, _ in testing.recorded_calls(case, case.dtypes[0])}
+    assert reached == set(_registry.OPS)
+
+
+@pytest.mark.parametrize("layout", testing.LAYOUTS)
+@pytest.mark.parametrize("case, dtype", [pytest.param(c, d, id=f"{c.name}-{d}") for c in ONE_PER_OP for d in c.dtypes])
+def test_opcheck(case: Case, dtype: torch.dtype, layout: str) -> None:
+    for op, args in testing.recorded_calls(case, dtype, layout):
+        args = tuple(a.detach() if isinstance(a, Tensor) else a for a in args)
+        torch.library.opcheck(op, args)
+        tracked = tuple(
+            a.detach().requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args
+        )
+        once = op.name().removeprefix("fastseg::") in ONCE
+        dynamic = () if once or dtype != torch.float32 else ("test_aot_dispatch_dynamic",)
+        torch.library.opcheck(op, tracked, test_utils=CHEAP + dynamic)
+
+
+def compiled_run(case: Case, backend: str) -> None:
+    """Forward and backward of one row, compiled without a graph break, give what eager gives."""
+    dtype = case.dtypes[0]
+    args, kwargs = testing.inputs_of(case, dtype)
+    args = tuple(a.requires_grad_() if i in case.grad else a for i, a in enumerate(args))
+    # An `out` argument is added to, so each call gets its own.
+    fresh = {k: v.clone() if isinstance(v, Tensor) else v for k, v in kwargs.items()}
+    function: Callable[..., Any] = getattr(ops, case.op)
+    want = function(*args, **kwargs)
+    got = torch.compile(function, backend=backend, fullgraph=True)(*args, **fresh)
+    for w, g in zip(want, got, strict=True) if isinstance(want, tuple) else [(want, got)]:
+        assert torch.equal(w, g) and w.stride() == g.stride() and w.dtype == g.dtype
+    if case.grad:
+        inputs = [args[i] for i in case.grad]
+        for w, g in zip(torch.autograd.grad(want.sum(), inputs), torch.autograd.grad(got.sum(), inputs), strict=True):
+            assert torch.equal(w, g)
+
+
+@pytest.mark.parametrize("case", SMOKE, ids=name)
+def test_compiles_as_one_graph(case: Case) -> None:
+    torch._dynamo.reset()
+    compiled_run(case, "aot_eager")
+
+
+@pytest.mark.parametrize("case", ONE_PER_OP, ids=name)
+def test_compiles_with_inductor(case: Case) -> None:
+    torch._dynamo.reset()
+    compiled_run(case, "inductor")
+
+
+@pytest.mark.parametrize("op", ["upsample_bilinear", "upsample_argmax", "upsample_softmax", "upsample_threshold"])
+def test_a_third_size_does_not_recompile(op: str) -> None:
+    torch._dynamo.reset()
+    graphs = 0
+
+    def count(module: Any, example_inputs: Any) -> Any:
+        nonlocal graphs
+        graphs += 1
+        return module.forward
+
+    function = torch.compile(getattr(ops, op), backend=count, fullgraph=True)
+    for n, h, w, height, width in ((2, 5, 7, 11, 13), (3, 6, 9, 17, 19), (4, 8, 10, 23, 29), (5, 11, 12, 31, 37)):
+        x = torch.randn(n, 3, h, w)
+        assert torch.equal(function(x, (height, width)), getattr(ops, op)(x, (height, width)))
+    assert graphs <= 2
+
+
+def test_a_third_size_does_not_recompile_the_loss() -> None:
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    function = torch.compile(ops.upsample_cross_entropy, backend=counter, fullgraph=True)
+    for n, h, height in ((2, 5, 11), (3, 6, 17), (4, 8, 23), (5, 11, 31)):
+        x, target = torch.randn(n, 3, h, h + 1), torch.randint(0, 3, (n, height, height + 1))
+        assert torch.equal(function(x, target), ops.upsample_cross_entropy(x, target))
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.parametrize("op", ["upsample_bilinear", "upsample_argmax", "upsample_softmax", "upsample_threshold"])
+@pytest.mark.parametrize("dim", [0, 2])
+def test_vmap_is_a_stack_of_calls(op: str, dim: int) -> None:
+    function = getattr(ops, op)
+    x = torch.randn(2, 3, 4, 5, 6).movedim(0, dim)
+    want = torch.stack([function(one, (9, 11)) for one in x.unbind(dim)])
+    assert torch.equal(torch.vmap(lambda one: function(one, (9, 11)), in_dims=dim)(x), want)
+
+
+def test_vmap_of_the_loss_and_its_gradient() -> None:
+    x, target = torch.randn(3, 2, 4, 5, 6, requires_grad=True), torch.randint(0, 4, (3, 2, 9, 11))
+    want = torch.stack([ops.upsample_cross_entropy(a, b) for a, b in zip(x, target, strict=True)])
+    got = torch.vmap(ops.upsample_cross_entropy)(x, target)
+    assert torch.equal(got, want)
+    assert torch.equal(torch.autograd.grad(got.sum(), x)[0], torch.autograd.grad(want.sum(), x)[0])
+
+
+@pytest.mark.parametrize("op, dtype", [("upsample_softmax", torch.float32), ("upsample_bilinear", torch.bfloat16)])
+def test_autocast(op: str, dtype: torch.dtype) -> None:
+    x = torch.randn(1, 3, 4, 5, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert getattr(ops, op)(x, (9, 11)).dtype == dtype
+
+
+def test_autocast_computes_the_loss_in_float32() -> None:
+    x = torch.randn(1, 3, 4, 5, dtype=torch.bfloat16, requires_grad=True)
+    target = torch.randint(0, 3, (1, 9, 11))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = ops.upsample_cross_entropy(x, target)
+    loss.backward()
+    assert loss.dtype == torch.float32 and x.grad is not None and x.grad.dtype == torch.bfloat16
+    assert torch.equal(loss, ops.upsample_cross_entropy(x.float(), target))
+
+
+@pytest.mark.parametrize("case", FLOATS, ids=name)
+def test_flop_counter_sees_every_float_op(case: Case) -> None:
+    args, kwargs = testing.inputs_of(case, torch.float32)
+    with FlopCounterMode(display=False) as counter:
+        getattr(ops, case.op)(*args, **kwargs)
+    out = args[1].shape[1:] if isinstance(args[1], Tensor) else args[1]
+    pixels = args[0].shape[0] * args[0].shape[1] * out[0] * out[1]
+    assert 6 * pixels <= counter.get_total_flops() <= 20 * pixels
+
+
+@pytest.mark.parametrize("layout", testing.LAYOUTS)
+@pytest.mark.parametrize("op", ["upsample_bilinear", "upsample_softmax", "upsample_threshold"])
+def test_maps_keep_the_memory_format(op: str, layout: str) -> None:
+    for isa in testing.isas():
+        with testing.use_isa(isa):
+            x = testing.with_layout(torch.randn(2, 3, 4, 5), layout).requires_grad_()
+            out = getattr(ops, op)(x, (9, 11))
+            testing.assert_memory_format(out, x, op)
+            if out.is_floating_point():
+                (grad,) = torch.autograd.grad(out, x, torch.randn_like(out))
+                testing.assert_memory_format(grad, x, f"gradient of {op}")

@@ -1,0 +1,98 @@
+"""Gradients of the native code by finite differences, in float64, and the errors of what has no gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import fastseg
+from fastseg import ops, testing
+from fastseg.testing import tolerances
+
+SIZES = [((1, 3, 3, 4), (6, 8)), ((2, 2, 3, 5), (7, 4)), ((1, 4, 1, 3), (5, 7)), ((1, 3, 6, 5), (3, 2))]
+
+
+def natively(function: Callable[..., Any], *args: Any) -> Any:
+    """Call, and assert that every op of the call took the expected path."""
+    with fastseg.trace() as paths:
+        out = function(*args)
+    assert paths and all(p.endswith(":" + testing.expected_path(testing.best_isa())) for p in paths), paths
+    return out
+
+
+def gradcheck(function: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    natively(lambda: torch.autograd.grad(function(x).sum(), x))
+    assert torch.autograd.gradcheck(function, (x,), **tolerances.GRADCHECK)
+
+
+@pytest.mark.parametrize("layout", testing.LAYOUTS)
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("shape, size", SIZES)
+@pytest.mark.parametrize("op", ["upsample_bilinear", "upsample_softmax"])
+def test_gradcheck(op: str, shape: tuple[int, ...], size: tuple[int, int], align_corners: bool, layout: str) -> None:
+    x = testing.with_layout(torch.randn(shape, dtype=torch.float64), layout).requires_grad_()
+    gradcheck(lambda x: getattr(ops, op)(x, size, align_corners=align_corners), x)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("options", ["plain", "smoothed", "weighted", "pixel_weighted", "everything"])
+@pytest.mark.parametrize("shape, size", SIZES)
+def test_gradcheck_of_the_loss(shape: tuple[int, ...], size: tuple[int, int], options: str, reduction: str) -> None:
+    target = torch.randint(0, shape[1], (shape[0], *size))
+    target[:, 0, 0] = 255
+    extra: dict[str, Any] = {"reduction": reduction}
+    if options in ("smoothed", "everything"):
+        extra["label_smoothing"] = 0.2
+    if options in ("weighted", "everything"):
+        extra["weight"] = torch.rand(shape[1], dtype=torch.float64)
+    if options in ("pixel_weighted", "everything"):
+        extra["pixel_weight"] = torch.rand(target.shape, dtype=torch.float64)
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    gradcheck(lambda x: ops.upsample_cross_entropy(x, target, **extra), x)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("shape, size", SIZES)
+def test_gradgradcheck_of_bilinear(shape: tuple[int, ...], size: tuple[int, int], align_corners: bool) -> None:
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    function = lambda x: ops.upsample_bilinear(x, size, align_corners=align_corners)  # noqa: E731
+    assert torch.autograd.gradgradcheck(function, (x,), **tolerances.GRADCHECK)
+
+
+def test_a_second_derivative_says_that_there_is_none() -> None:
+    x = torch.randn(1, 3, 4, 5, requires_grad=True)
+    target = torch.randint(0, 3, (1, 8, 10))
+    for op, out in (
+        ("upsample_softmax", ops.upsample_softmax(x, (8, 10)).square().sum()),
+        ("upsample_cross_entropy", ops.upsample_cross_entropy(x, target)),
+    ):
+        (grad,) = torch.autograd.grad(out, x, create_graph=True)
+        with pytest.raises(NotImplementedError, match=f"fastseg::{op}_backward is not differentiable"):
+            grad.sum().backward()
+
+
+def test_confidence_says_that_it_has_no_gradient() -> None:
+    x = torch.randn(1, 3, 4, 5, requires_grad=True)
+    labels, confidence = ops.upsample_argmax(x, (8, 10), return_confidence=True)
+    assert not labels.requires_grad
+    with pytest.raises(NotImplementedError, match="fastseg::upsample_argmax_confidence is not differentiable"):
+        confidence.sum().backward()
+
+
+def test_integer_results_do_not_require_a_gradient() -> None:
+    x = torch.randn(1, 3, 4, 5, requires_grad=True)
+    target = torch.randint(0, 3, (1, 8, 10))
+    assert not ops.upsample_argmax(x, (8, 10)).requires_grad
+    assert not ops.upsample_threshold(x, (8, 10)).requires_grad
+    assert not ops.confusion_matrix(x, target, 3).requires_grad
+
+
+def test_the_backward_runs_where_the_forward_ran() -> None:
+    x = torch.randn(1, 3, 4, 5, requires_grad=True)
+    with fastseg.backend("reference"):
+        out = ops.upsample_bilinear(x, (8, 10))
+    with fastseg.trace() as paths:
+        out.sum().backward()
+    assert not any("cpu/" in path for path in paths)
