@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fastseg import testing
+from fastseg.testing import FLOATS, Case
 from fastseg.testing.bench import Row, best_rival, commit, measure_row
+from fastseg.testing.case import stem_of
 from fastseg.testing.contenders import OURS, contender
 
 RESULTS = Path(__file__).parent / "results"
@@ -42,15 +43,14 @@ def key_of(row: Row) -> tuple[Any, ...]:
 
 @pytest.fixture
 def versus(request: pytest.FixtureRequest, benchmark: BenchmarkFixture) -> Callable[..., None]:
-    """Measure one row of the table against its rivals and record it under the stem of the benchmark file."""
+    """Measure one row of the table against its rivals and record it under its stem."""
 
-    def run(op: str, id: str, mode: str, layout: str) -> None:
-        case = next(c for c in testing.find_cases(op) if c.id == id)
+    def run(case: Case, mode: str, layout: str) -> None:
         rows = measure_row(case, mode, layout=layout, seconds=request.config.getoption("--bench-seconds"))
-        store(RESULTS / f"{request.path.stem.removeprefix('bench_')}.jsonl", rows)
+        store(RESULTS / f"{stem_of(case.op)}.jsonl", rows)
         rival = best_rival(rows)
         benchmark.extra_info.update(rival=rival["backend"], speedup=round(rival["ms"] / rows[0]["ms"], 2))
         # For pytest-benchmark's own table and comparisons; what is recorded was measured in turns, above.
-        benchmark.pedantic(contender(case, OURS, mode, testing.FLOATS[0], layout).call, rounds=7, warmup_rounds=1)
+        benchmark.pedantic(contender(case, OURS, mode, FLOATS[0], layout).call, rounds=7, warmup_rounds=1)
 
     return run

@@ -1,4 +1,4 @@
-"""What every test may rely on: the process is left as it was found, and hypothesis draws the same examples each time."""
+"""What every test may rely on: the process is left as it was found, and hypothesis draws the same examples."""
 
 from collections.abc import Iterator
 

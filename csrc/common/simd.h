@@ -100,6 +100,26 @@ inline V<T> permute(V<T> v, I<T> i) {
   return r;
 }
 
+// a0 b0 a1 b1 ... to p [2 * lanes].
+template <class T>
+inline void store_pairs(T* p, V<T> a, V<T> b) {
+  constexpr int L = Simd<T>::lanes;
+#if defined(__GNUC__) && !defined(__clang__)
+  I<T> low, high;
+  for (int l = 0; l < L; ++l) {
+    low[l] = l / 2 + (l % 2) * L;
+    high[l] = L / 2 + l / 2 + (l % 2) * L;
+  }
+  store(p, __builtin_shuffle(a, b, low));
+  store(p + L, __builtin_shuffle(a, b, high));
+#else
+  for (int l = 0; l < L; ++l) {
+    p[2 * l] = a[l];
+    p[2 * l + 1] = b[l];
+  }
+#endif
+}
+
 template <class T>
 inline V<T> maximum(V<T> a, V<T> b) {
   return a > b ? a : b;

@@ -55,7 +55,7 @@ Tensor run_adjoint(void (*kernel)(const Adjoint<T>&, int64_t, int64_t), const Te
 }
 
 Tensor upsample_bilinear_backward(const Tensor& grad, int64_t h, int64_t w, bool align_corners) {
-  const Float type = check_maps("upsample_bilinear_backward", "grad", grad, h, w);
+  const Float type = check_maps("upsample_bilinear_backward", "grad", grad, h, w, true);
   took("upsample_bilinear_backward");
   const bool last = is_channels_last(grad);
   const int64_t n = grad.size(0), c = grad.size(1);
@@ -74,7 +74,7 @@ Tensor upsample_bilinear_backward(const Tensor& grad, int64_t h, int64_t w, bool
 
 Tensor upsample_softmax_backward(const Tensor& grad, const Tensor& output, int64_t h, int64_t w, bool align_corners) {
   constexpr const char* op = "upsample_softmax_backward";
-  const Float type = check_maps(op, "grad", grad, h, w);
+  const Float type = check_maps(op, "grad", grad, h, w, true);
   FASTSEG_CHECK(output.dim() == 4 && output.scalar_type() == grad.scalar_type(), op, "output",
                 "have the rank and dtype of grad, got ", output.dim(), " dimensions");
   for (int d = 0; d < 4; ++d)

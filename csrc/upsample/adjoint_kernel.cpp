@@ -23,24 +23,33 @@ T* row_below(const Adjoint<T>& p, int64_t image, int64_t chunk, int64_t row, int
   return p.edge + ((image * p.chunks + chunk) * p.c + c) * p.x.in;
 }
 
-// Adds the columns of a tile, summed over its rows with the weights of the upper (a) and lower (b) source row.
+// The horizontal weights of a tile as l l r r per column (l of the left neighbour, r of the right one).
 template <class T>
-void gather(const Axis<T>& x, int64_t x0, int64_t x1, const T* a, const T* b, T* above, T* below) {
-  for (int64_t i = x.lower[x0], at = x0; at < x1; i = x.lower[at]) {
-    const int64_t stop = least(x.first[i + 1], x1);
-    T al = 0, ar = 0, bl = 0, br = 0;
+void quads(const Axis<T>& x, int64_t x0, int64_t x1, T* out) {
+  for (int64_t at = x0; at < x1; ++at, out += 4) {
+    out[0] = out[1] = x.lower_weight[at];
+    out[2] = out[3] = x.upper_weight[at];
+  }
+}
+
+// Adds the columns of a tile to the source rows above and below it. Per column `pairs` holds its two sums over rows,
+// with the weights of the row above and of the row below.
+template <class T>
+void gather(const Axis<T>& x, int64_t x0, int64_t x1, const T* weights, const T* pairs, T* above, T* below) {
+  using Four = typename Narrow<T, 4>::type;
+  for (int64_t at = x0; at < x1;) {
+    const int64_t i = x.lower[at], j = x.upper[at], stop = least(x.first[i + 1], x1);
+    Four sum = {};
     for (; at < stop; ++at) {
-      const T l = x.lower_weight[at], r = x.upper_weight[at];
-      al += l * a[at - x0];
-      ar += r * a[at - x0];
-      bl += l * b[at - x0];
-      br += r * b[at - x0];
+      const T* p = pairs + 2 * (at - x0);
+      Four w;
+      memcpy(&w, weights + 4 * (at - x0), sizeof w);
+      sum += w * Four{p[0], p[1], p[0], p[1]};
     }
-    const int64_t j = x.upper[stop - 1];
-    above[i] += al;
-    above[j] += ar;
-    below[i] += bl;
-    below[j] += br;
+    above[i] += sum[0];
+    below[i] += sum[1];
+    above[j] += sum[2];
+    below[j] += sum[3];
   }
 }
 
@@ -49,13 +58,14 @@ template <class T, class Prepare, class Term>
 void each_tile(const Adjoint<T>& p, int64_t index, const Prepare& prepare, const Term& term) {
   constexpr int L = Simd<T>::lanes;
   const int64_t image = index / p.chunks, chunk = index % p.chunks;
-  T a[kTile], b[kTile];
+  T pairs[2 * kTile], weights[4 * kTile];
   for (int64_t r = chunk * p.chunk; r < least((chunk + 1) * p.chunk, p.y.in); ++r) {
     const CellRow<T> cell(p.y, image * p.y.in + r);
     for (int64_t y = cell.begin; y < cell.end; y += kTileRows)
       for (int64_t x = 0; x < p.x.out; x += kTile) {
         const Tile<T> tile{image, x, least(x + kTile, p.x.out), y, least(y + kTileRows, cell.end)};
         prepare(tile, cell);
+        quads(p.x, tile.x0, tile.x1, weights);
         for (int64_t c = 0; c < p.c; ++c) {
           for (int64_t at = tile.x0; at < tile.x1; at += L) {
             V<T> above = {}, below = {};
@@ -65,10 +75,9 @@ void each_tile(const Adjoint<T>& p, int64_t index, const Prepare& prepare, const
               above += g * p.y.lower_weight[row];
               below += g * p.y.upper_weight[row];
             }
-            store(a + (at - tile.x0), above);
-            store(b + (at - tile.x0), below);
+            store_pairs<T>(pairs + 2 * (at - tile.x0), above, below);
           }
-          gather(p.x, tile.x0, tile.x1, a, b, p.grad + ((image * p.c + c) * p.y.in + r) * p.x.in,
+          gather(p.x, tile.x0, tile.x1, weights, pairs, p.grad + ((image * p.c + c) * p.y.in + r) * p.x.in,
                  row_below(p, image, chunk, r, c, cell.below == r));
         }
       }

@@ -31,16 +31,15 @@ struct Block {
     }
   }
 
-  V<T> down(int64_t c, T wa, T wb) const { return load(top + c * L) * wa + load(bottom + c * L) * wb; }
-
   // Interpolates row y; returns the maximum.
   V<T> row(int64_t y) const {
     const T wa = p.y.lower_weight[y], wb = p.y.upper_weight[y];
-    V<T> most = down(0, wa, wb);
+    const int64_t stop = p.source.c * L;  // a local: the stores below could alias the parameters
+    V<T> most = load(top) * wa + load(bottom) * wb;
     store(value, most);
-    for (int64_t c = 1; c < p.source.c; ++c) {
-      const V<T> v = down(c, wa, wb);
-      store(value + c * L, v);
+    for (int64_t i = L; i < stop; i += L) {
+      const V<T> v = load(top + i) * wa + load(bottom + i) * wb;
+      store(value + i, v);
       most = maximum<T>(most, v);
     }
     return most;
@@ -49,13 +48,16 @@ struct Block {
   // Sum of exp(value - most); kKeep stores the terms.
   template <bool kKeep>
   V<T> sum(V<T> most) const {
-    V<T> total = {};
-    for (int64_t c = 0; c < p.source.c; ++c) {
-      const V<T> e = exponential(load(value + c * L) - most);
-      if (kKeep) store(value + c * L, e);
-      total += e;
+    const int64_t stop = p.source.c * L;
+    V<T> total = {}, even = {};  // two sums: half the round-off, and no wait for the last addition
+    for (int64_t i = 0; i < stop; i += L) {
+      const V<T> e = exponential(load(value + i) - most);
+      if (kKeep) store(value + i, e);
+      const V<T> next = even + e;
+      even = total;
+      total = next;
     }
-    return total;
+    return total + even;
   }
 };
 

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 def bench(
     op: Annotated[str, typer.Argument(help="Op, for example upsample_argmax.")],
-    case: Annotated[list[str] | None, typer.Option(help="Row of the table of cases (repeatable); all timed rows.")] = None,
+    case: Annotated[
+        list[str] | None, typer.Option(help="Row of the table of cases (repeatable); all timed rows.")
+    ] = None,
     mode: Annotated[str, typer.Option(help="forward, backward or both.")] = "forward",
     dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
     layout: Annotated[str, typer.Option(help="contiguous, channels_last, sliced or permuted.")] = "contiguous",

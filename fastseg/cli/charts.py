@@ -95,8 +95,10 @@ def comparison_chart(path: Path, cases: "Sequence[Case]") -> None:
     whole.set_title("photo to labels", loc="left", fontsize=11)
     last.set_title("upsample + argmax alone", loc="left", fontsize=11)
     last.tick_params(axis="y", left=False)
-    for axes, room in ((whole, 1.15), (last, 1.5)):
-        axes.set_xlim(0, room * max(bar.get_x() + bar.get_width() for bar in axes.patches))
+    sides = [side for case in cases for side in (case.stock, case.ours)]
+    whole.set_xlim(0, 1.15 * max(side.total.ms for side in sides))
+    last.set_xlim(0, 1.4 * max(side.last.ms80 for side in sides))
+    for axes in (whole, last):
         axes.set_xlabel("ms, median")
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=len(STAGE_COLOURS), frameon=False)

@@ -57,29 +57,38 @@ class Case:
 
 
 class Contest:
-    """A network in both memory layouts, run on one image file.
+    """A network in both memory layouts.
 
     Args:
         network: one of our models, in evaluation mode.
-        photo: image file.
-        longer_side: longer side at which the network sees the photo; None is the photo's own.
     """
 
-    def __init__(self, network: Any, photo: Path, longer_side: int | None) -> None:
+    def __init__(self, network: Any) -> None:
         self.networks = {name: copy.deepcopy(network).to(memory_format=form) for name, form in LAYOUTS.items()}
-        self.preprocess = replace(network.preprocess, longer_side=longer_side)
-        self.photo = photo
+        self.preprocess = network.preprocess
+        self.warm: set[tuple[str, torch.Size]] = set()
 
-    def run(self, layout: str) -> tuple[dict[str, float], Resize]:
-        """Go from the file to the logits once: seconds by stage, and what is left to do."""
+    def run(self, photo: Path, longer_side: int | None, layout: str) -> tuple[dict[str, float], Resize]:
+        """Go from an image file to the logits once: seconds by stage, and what is left to do.
+
+        Args:
+            photo: image file.
+            longer_side: longer side at which the network sees it; None is the photo's own.
+            layout: one of :data:`LAYOUTS`.
+        """
         network = self.networks[layout]
         with Recorder(network, OUR_STAGES) as recorder:
             recorder.begin("load")
-            image = torch.from_numpy(read_image(self.photo))
-            x = self.preprocess(image[None]).contiguous(memory_format=LAYOUTS[layout])
+            image = torch.from_numpy(read_image(photo))
+            x = replace(self.preprocess, longer_side=longer_side)(image[None])
+            x = x.contiguous(memory_format=LAYOUTS[layout])
             recorder.end()
             logits = network(x)
         last = Resize(logits, (int(image.shape[0]), int(image.shape[1])), network.align_corners)
+        if (layout, x.shape) not in self.warm:
+            # The first run of a shape also sets up oneDNN, which is not to be timed.
+            self.warm.add((layout, x.shape))
+            return self.run(photo, longer_side, layout)
         return {stage: recorder.totals[stage] for stage in SHARED}, last
 
 
@@ -87,43 +96,54 @@ def _labels(last: Resize, fused: bool) -> Tensor:
     return last.fused() if fused else last.plain()
 
 
+def _timed(last: Resize, fused: bool) -> float:
+    start = time.perf_counter()
+    _labels(last, fused)
+    return time.perf_counter() - start
+
+
 @torch.inference_mode()
-def compare(contest: Contest, title: str, seconds: float) -> Case:
+def compare(contest: Contest, photo: Path, longer_side: int | None, title: str, seconds: float) -> Case:
     """Time the network, and on its logits both last stages in turn, so that a change of the machine's pace meets both.
 
     The layout is that in which stock PyTorch was the faster one in a trial of the whole.
 
     Args:
-        contest: network and photo.
+        contest: the network.
+        photo, longer_side: what it sees, as in :meth:`Contest.run`.
         title: what to call it.
         seconds: time for it all; at least 3 rounds are run.
     """
     start = time.perf_counter()
-    trials = {layout: _trial(contest, layout) for layout in LAYOUTS}
+    trials = {}
+    for name in LAYOUTS:
+        spent, last = contest.run(photo, longer_side, name)
+        trials[name] = 1e3 * (sum(spent.values()) + _timed(last, False))
     layout = min(trials, key=lambda name: trials[name])
     shared: defaultdict[str, list[float]] = defaultdict(list)
     lasts: dict[bool, list[float]] = {False: [], True: []}
     totals: dict[bool, list[float]] = {False: [], True: []}
     while (rounds := len(totals[True])) < 3 or (time.perf_counter() - start < seconds and rounds < 50):
-        spent, last = contest.run(layout)
+        spent, last = contest.run(photo, longer_side, layout)
         for stage, value in spent.items():
             shared[stage].append(value)
         for fused in (False, True) if rounds % 2 else (True, False):
-            before = time.perf_counter()
-            _labels(last, fused)
-            lasts[fused].append(time.perf_counter() - before)
+            lasts[fused].append(_timed(last, fused))
             totals[fused].append(sum(spent.values()) + lasts[fused][-1])
 
+    network_peak = allocator_peak(lambda: contest.run(photo, longer_side, layout))
+
     def variant(fused: bool) -> Variant:
-        whole = allocator_peak(lambda: _labels(contest.run(layout)[1], fused))
         alone = allocator_peak(lambda: _labels(last, fused))
+        # The last stage begins with nothing held but the logits.
+        whole = max(network_peak, last.logits.nbytes + alone)
         return Variant(timing_of(totals[fused]), timing_of(lasts[fused]), whole, alone)
 
     with trace() as paths:
         labels = last.fused()
     different, gap = _differences(last, last.plain(), labels)
     stages = {stage: timing_of(values) for stage, values in shared.items()}
-    shown = contest.preprocess.size(*last.size)
+    shown = replace(contest.preprocess, longer_side=longer_side).size(*last.size)
     path = paths[-1].partition(":")[2]
     sides = variant(False), variant(True)
     return Case(title, last.size, shown, rounds, layout, trials, stages, *sides, different, gap, path)
@@ -143,12 +163,3 @@ def _differences(last: Resize, plain: Tensor, fused: Tensor) -> tuple[int, float
     pair = torch.stack([plain[0, rows, columns], fused[0, rows, columns].to(plain.dtype)], 1)
     gaps = values.gather(1, pair).diff(dim=1).abs()
     return len(rows), float(gaps.max()) if len(rows) else 0.0
-
-
-def _trial(contest: Contest, layout: str) -> float:
-    """Milliseconds of stock PyTorch in a layout; the first run of a shape, which sets up oneDNN, does not count."""
-    contest.run(layout)
-    spent, last = contest.run(layout)
-    before = time.perf_counter()
-    last.plain()
-    return 1e3 * (sum(spent.values()) + time.perf_counter() - before)

@@ -4,7 +4,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +24,13 @@ PORTRAITS = {
     "grace_hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
     "astronaut": ("skimage", "data/astronaut.png"),
 }
+# What is measured: enlarged by a factor, and shown to the network in full or at the size of its preprocessing.
+CASES = (
+    ("as large as a phone's photo", 6, False),
+    ("as it is", 1, False),
+    ("as it is, in full to the network", 1, True),
+    ("twice as large, in full", 2, True),
+)
 BAR = 11
 
 
@@ -31,7 +38,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("demo_output"),
     model: Annotated[str | None, typer.Option(help="Model or shipped weights by name.")] = None,
     weights: Annotated[str | None, typer.Option(help="Weights file, or shipped weights by name.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.0, help="How long to measure.")] = 24.0,
+    seconds: Annotated[float, typer.Option(min=0.0, help="How long to measure.")] = 28.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Segment the portraits that matplotlib and scikit-image ship, and time every stage against stock PyTorch."""
@@ -91,7 +98,7 @@ def _portraits(console: Any) -> Iterator[tuple[str, Path]]:
 
 
 def _cases(network: Any, photo: Path, seconds: float, console: Any) -> "Iterator[Case]":
-    """The photo as `predict` shows it to the network, enlarged to a phone's 11 megapixels, and at higher resolutions.
+    """The photo enlarged to a phone's 11 megapixels and as it is, as `predict` shows them to the network; then in full.
 
     A case that the rest of the time cannot hold, judged by the one before it, is left out with a line that says so.
     """
@@ -99,31 +106,25 @@ def _cases(network: Any, photo: Path, seconds: float, console: Any) -> "Iterator
 
     from fastseg.cli.comparison import Contest, compare
 
-    usual = network.preprocess.longer_side
-    plans = [
-        ("as predicted", 1, usual),
-        ("as a large photo", 6, usual),
-        ("at its own resolution", 1, None),
-        ("twice as large", 2, None),
-    ]
     image = Image.fromarray(read_image(photo))
+    contest = Contest(network)
     start, pace = time.perf_counter(), 0.0
     with tempfile.TemporaryDirectory() as folder:
-        for number, (what, factor, longer_side) in enumerate(plans):
+        for number, (what, factor, in_full) in enumerate(CASES):
+            longer_side = None if in_full else network.preprocess.longer_side
             width, height = image.width * factor, image.height * factor
             file = Path(folder) / f"{factor}.jpg"
             image.resize((width, height)).save(file, quality=92)
-            contest = Contest(network, file, longer_side)
-            shown = contest.preprocess.size(height, width)
+            shown = replace(network.preprocess, longer_side=longer_side).size(height, width)
             # Passes over the photo's pixels are cheap beside the network's over those that it is shown.
-            work = shown[0] * shown[1] + width * height / 16
+            work = shown[0] * shown[1] + width * height / 32
             left = start + seconds - time.perf_counter()
             if number and pace * work > 2 * left:
                 console.print(f"{photo.stem} {what}: left out, because this machine is busy or slow (--seconds)\n")
                 continue
             before = time.perf_counter()
-            case = compare(contest, f"{photo.stem} {what}", left / (len(plans) - number))
-            pace = 9 * (time.perf_counter() - before) / (case.rounds + 6) / work
+            case = compare(contest, file, longer_side, f"{photo.stem} {what}", left / (len(CASES) - number))
+            pace = 6 * (time.perf_counter() - before) / (case.rounds + 3) / work
             yield case
 
 
@@ -169,7 +170,9 @@ def _verdict(case: "Case") -> str:
         f"no, {case.labels_different} of {pixels:,} differ, where two classes lie within {case.tie_gap:.0e}"
     )  # fmt: skip
     trials = ", ".join(f"{name} {ms:.0f} ms" for name, ms in case.trial_ms.items())
-    return f"labels equal: {equal}\n{case.layout}, the faster layout for PyTorch here ({trials}); {case.rounds} rounds\n"
+    return (
+        f"labels equal: {equal}\n{case.layout}, the faster layout for PyTorch here ({trials}); {case.rounds} rounds\n"
+    )
 
 
 def _remarks(cases: "list[Case]", chart: Path) -> str:

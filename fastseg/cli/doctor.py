@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+VARIABLES = ("FASTSEG_", "OMP_", "MKL_", "KMP_")
+
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show what is installed, what every op would run on here, and why not on something faster."""
@@ -72,8 +74,8 @@ def examine() -> dict[str, Any]:
             **_build(),
         },
         "CUDA": _cuda(),
-        "Environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("FASTSEG_", "OMP_", "MKL_", "KMP_"))}
-        or {"variables": "no FASTSEG_, OMP_, MKL_ or KMP_ variable is set"},
+        "Environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(VARIABLES)}
+        or {"variables": f"none of {', '.join(VARIABLES)} is set"},
     }
     verdict = _verdict(_native.loaded, _native.cpu_isa(), current_backend(), ops)
     return {"facts": facts, "ops": ops, "native": _native.loaded, "backend": current_backend(), "verdict": verdict}

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from fastseg.cli.bench import bench
 from fastseg.cli.demo import demo
 from fastseg.cli.doctor import doctor
+from fastseg.cli.errors import reason
 from fastseg.cli.eval import evaluate
 from fastseg.cli.profile import profile
 from fastseg.cli.segment import segment
@@ -34,6 +35,8 @@ class OneLineErrors(TyperGroup):
                 raise
         except BrokenPipeError:
             sys.exit(1)
+        except OSError as error:
+            message, code = f"{error.filename}: {reason(error)}" if error.filename else reason(error), 2
         else:
             sys.exit(code if isinstance(code, int) else 0)
         typer.echo(f"error: {' '.join(message.split())}" if message else "", err=True)

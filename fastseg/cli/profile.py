@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastseg.cli.errors import UserError, reason
+from fastseg.cli.errors import UserError
 from fastseg.cli.tables import megabytes, spread
 
 if TYPE_CHECKING:
@@ -29,23 +29,23 @@ def profile(
 ) -> None:
     """Time a model stage by stage, and show what fusing its last upsampling with the argmax would save."""
     pixels = parse_size(size)
+    for path, suffix in ((chart, ".png"), (trace, ".json")):
+        if path is not None and (path.suffix != suffix or not path.parent.is_dir()):
+            raise UserError(f"{path}: must be a {suffix} file in a folder that exists")
     from fastseg.profiler.models import resolve
     from fastseg.profiler.report import measure, write_trace
 
     target = resolve(model, classes)
     report = measure(target, pixels, seconds)
     written = {}
-    try:
-        if chart is not None:
-            from fastseg.cli.charts import profile_chart
+    if chart is not None:
+        from fastseg.cli.charts import profile_chart
 
-            profile_chart(report, chart)
-            written["chart"] = str(chart)
-        if trace is not None:
-            write_trace(target, pixels, trace)
-            written["trace"] = str(trace)
-    except OSError as error:
-        raise UserError(f"{error.filename or chart or trace}: cannot be written ({reason(error)})") from error
+        profile_chart(report, chart)
+        written["chart"] = str(chart)
+    if trace is not None:
+        write_trace(target, pixels, trace)
+        written["trace"] = str(trace)
     if as_json:
         typer.echo(json.dumps({**report.as_dict(), **written}))
         return
@@ -53,8 +53,8 @@ def profile(
 
     console = Console()
     console.print(*_lines(report), sep="\n")
-    for kind, path in written.items():
-        console.print(f"{kind} in {path}", markup=False, soft_wrap=True)
+    for kind, place in written.items():
+        console.print(f"{kind} in {place}", markup=False, soft_wrap=True)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -70,8 +70,9 @@ def _lines(report: "Report") -> "list[RenderableType]":
     from rich.markup import escape
 
     whole = (
-        f"[bold]{escape(report.model)}[/bold]  1x3x{report.size[0]}x{report.size[1]} float32, {report.threads} threads, "
-        f"{report.total.rounds} rounds: {spread(report.total)} ms in all, peak memory {megabytes(report.peak_bytes)} MB"
+        f"[bold]{escape(report.model)}[/bold]  1x3x{report.size[0]}x{report.size[1]} float32, "
+        f"{report.threads} threads, {report.total.rounds} rounds: {spread(report.total)} ms in all, "
+        f"peak memory {megabytes(report.peak_bytes)} MB"
     )
     ceiling = report.ceiling_flops
     below = "MB: bytes of the tensors that the stage creates. Peak: " + (

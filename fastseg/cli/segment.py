@@ -61,6 +61,10 @@ def segment(
             fail(error.path, error.reason)
         except OSError as error:
             fail(Path(error.filename or job.source), reason(error))
+        except (MemoryError, RuntimeError) as error:
+            if "memory" not in str(error) and not isinstance(error, MemoryError):
+                raise
+            fail(job.source, "does not fit into memory")
     if as_json:
         typer.echo(json.dumps({"images": rows, "failed": failures}))
     elif rows:
@@ -71,9 +75,7 @@ def segment(
         raise typer.Exit(2)
 
 
-def plan(
-    images: list[Path], out: Path, kinds: list[str], fail: Callable[[Path, str], None]
-) -> Iterator[Job]:
+def plan(images: list[Path], out: Path, kinds: list[str], fail: Callable[[Path, str], None]) -> Iterator[Job]:
     """List what to do, leaving out what would overwrite a given photo or another photo's result.
 
     Args:

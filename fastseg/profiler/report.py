@@ -128,7 +128,8 @@ def smooth_noise(size: tuple[int, int]) -> Tensor:
     """A random image with blobs of many sizes, as smooth as a photo: float32 ``[1, 3, H, W]``."""
     generator = torch.Generator().manual_seed(0)
     layers = [
-        F.interpolate(torch.randn(1, 3, cells, cells, generator=generator), size, mode="bilinear") for cells in (4, 16, 64)
+        F.interpolate(torch.randn(1, 3, cells, cells, generator=generator), size, mode="bilinear")
+        for cells in (4, 16, 64)
     ]
     return torch.stack(layers).sum(0)
 

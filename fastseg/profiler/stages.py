@@ -54,8 +54,8 @@ class Recorder(TorchFunctionMode):
 
     Args:
         model: any module.
-        names: stage by name of the top-level child. `"*"` is the stage of every child not in it and of what runs between
-            the children; without it such a child keeps its own name.
+        names: stage by name of the top-level child. `"*"` is the stage of every child not in it and of what runs
+            between the children; without it such a child keeps its own name.
         meter: monotonic; seconds, floating-point operations or bytes.
         last_resize: which call of `F.interpolate` gives the output, counted from 0; None for none of them.
     """
@@ -124,10 +124,15 @@ class Recorder(TorchFunctionMode):
 class Ranges(Recorder):
     """Also shows every stage as a named range to a running profiler."""
 
+    def __enter__(self) -> "Ranges":
+        self.open: list[record_function] = []
+        super().__enter__()
+        return self
+
     def begin(self, stage: str) -> None:
         """Open the range of a stage."""
         super().begin(stage)
-        self.open = [*getattr(self, "open", ()), record_function(stage)]
+        self.open.append(record_function(stage))
         self.open[-1].__enter__()
 
     def end(self) -> None:
@@ -198,7 +203,7 @@ class Pass:
         return output if logits is None else self._labels(logits)
 
     def record(self, meter: Callable[[], float] = time.perf_counter, ranges: bool = False) -> dict[str, float]:
-        """Go the whole way once and give the meter's rise by stage; with `ranges` also name the stages to a profiler."""
+        """Go the whole way once and give the meter's rise by stage; with `ranges`, tell a profiler the stages too."""
         with (Ranges if ranges else Recorder)(self.model, self.names, meter, self.inside) as recorder:
             logits = output_logits(self.model(self.x))
             if logits is not None:

@@ -21,14 +21,14 @@ def assert_shape(got: Tensor, truth: Tensor, what: str = "result") -> None:
         raise AssertionError(f"{what}: dtype {got.dtype} where the truth has {truth.dtype}")
 
 
-def assert_close(got: Tensor, truth: Tensor, plain: Tensor, extent: int, what: str) -> None:
+def assert_close(got: Tensor, truth: Tensor, plain: Tensor, floor: float, what: str) -> None:
     """Floating results: the infinities and NaN of the truth, and elsewhere an error judged against plain PyTorch's.
 
     Args:
         got: the kernel's result.
         truth: the float64 result.
         plain: plain PyTorch's result in the dtype of `got`.
-        extent: longer side of the source, for the floor in float64.
+        floor: error granted in any case, relative to the largest magnitude of the truth.
         what: names the result in the message.
     """
     assert_shape(got, truth, what)
@@ -44,7 +44,7 @@ def assert_close(got: Tensor, truth: Tensor, plain: Tensor, extent: int, what: s
         return
     g, p, t = g[finite], p[finite], truth[finite]
     error, plain_error = (g - t).abs(), (p - t).abs().nan_to_num(0, 0, 0)
-    allowed = tolerances.PLAIN * plain_error.max() + tolerances.floor(got.dtype, extent) * t.abs().max()
+    allowed = tolerances.PLAIN * plain_error.max() + floor * t.abs().max()
     if error.max() > allowed:
         full = torch.where(finite, (got.double() - truth).abs(), 0.0)
         at = _first(full > allowed)
@@ -54,21 +54,23 @@ def assert_close(got: Tensor, truth: Tensor, plain: Tensor, extent: int, what: s
         )
 
 
-def assert_gradient(got: Tensor, truth: Tensor, plain: Tensor, extent: int, what: str) -> None:
-    """A gradient: as `assert_close`, and as a vector by relative length of the error, angle and signed bias."""
-    assert_close(got, truth, plain, extent, what)
+def assert_gradient(got: Tensor, truth: Tensor, plain: Tensor, floor: float, pixels: int, what: str) -> None:
+    """A gradient [N, C, h, w]: as `assert_close`, and as a vector by relative length of the error, angle and signed bias, over
+    so many independent pixels."""
+    assert_close(got, truth, plain, floor, what)
     if got.numel() == 0 or not (truth.isfinite().all() and plain.isfinite().all()) or not truth.any():
         return
     g, p, t = got.double().flatten(), plain.double().flatten(), truth.flatten()
     relative, plain_relative = (g - t).norm() / t.norm(), (p - t).norm() / t.norm()
-    allowed = tolerances.PLAIN * plain_relative + tolerances.floor(got.dtype, extent)
+    allowed = tolerances.PLAIN * plain_relative + floor
     if relative > allowed:
         raise AssertionError(f"{what}: relative L2 error {relative:.3g}, plain PyTorch {plain_relative:.3g}")
     angle = 1 - torch.dot(g, t) / (g.norm() * t.norm())
     if angle > allowed**2 + tolerances.COSINE_FLOOR:
         raise AssertionError(f"{what}: 1 - cosine to the truth is {angle:.3g}, allowed {(allowed**2).item():.3g}")
     bias, plain_bias = (g - t).mean() / t.abs().mean(), (p - t).mean() / t.abs().mean()
-    most = tolerances.PLAIN * plain_bias.abs() + tolerances.SIGNED_BIAS_EPSILONS * torch.finfo(got.dtype).eps
+    share = max(pixels**-0.5, tolerances.SIGNED_BIAS_SHARE)
+    most = tolerances.PLAIN * plain_bias.abs() + share * floor
     if bias.abs() > most:
         raise AssertionError(f"{what}: signed bias {bias:.3g}, plain PyTorch {plain_bias:.3g}, allowed {most:.3g}")
 
@@ -82,7 +84,9 @@ def assert_pixels(got: Tensor, truth: Tensor, tie: Callable[[], Band | None], wh
         wrong &= ~band.undecided
     if wrong.any():
         at = _first(wrong)
-        gap = "" if band is None else f"; the gap is {band.gap[at].item():.3g}, a tie at most {band.width[at].item():.3g}"
+        gap = (
+            "" if band is None else f"; the gap is {band.gap[at].item():.3g}, a tie at most {band.width[at].item():.3g}"
+        )
         raise AssertionError(
             f"{what}{list(at)}: {int(got[at])} where the truth is {int(truth[at])}{gap} "
             f"({int(wrong.sum())} of {wrong.numel()} are wrong)"

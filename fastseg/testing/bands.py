@@ -101,4 +101,3 @@ def threshold(
     if plain is not None:
         width = width + (_upsampled(plain, size, align_corners).double() - full).abs().nan_to_num(0, 0, 0)
     return Band((full - level).abs(), width)
-

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class Case:
         tags: `smoke` and `odd` rows meet every dtype and layout; `paper` rows are sizes that the literature uses;
             `bench` rows are timed; `degenerate` rows are empty, constant, all-ignored or not finite.
         dtypes: what `dtype` may be for this row.
+        exponential: whether floating results go through exp, which magnifies round-off.
         band: for integer results: how far each pixel is from a tie, and how near is near enough to differ.
     """
 
@@ -39,7 +40,8 @@ class Case:
     grad: tuple[int, ...] = ()
     tags: frozenset[str] = frozenset()
     dtypes: tuple[torch.dtype, ...] = FLOATS
-    band: Callable[[Inputs, torch.dtype, Tensor | None], Band] | None = field(default=None, compare=False)
+    exponential: bool = False
+    band: Callable[[Inputs, torch.dtype, Tensor | None], Band] | None = None
 
     def __post_init__(self) -> None:
         unknown = self.tags - TAGS
@@ -52,13 +54,20 @@ class Case:
         return f"{self.op}-{self.id}"
 
 
-def find_cases(op: str | None = None, *tags: str) -> list[Case]:
-    """Rows of every stem, or those of one op, that have at least one of the tags (any, if none is given)."""
+def _tables() -> dict[str, tuple[Case, ...]]:
+    """Stem -> its rows."""
     from . import cases as stems
 
-    rows = [
-        case
-        for module in pkgutil.iter_modules(stems.__path__)
-        for case in importlib.import_module(f"{stems.__name__}.{module.name}").CASES
-    ]
+    names = [module.name for module in pkgutil.iter_modules(stems.__path__)]
+    return {name: importlib.import_module(f"{stems.__name__}.{name}").CASES for name in names}
+
+
+def stem_of(op: str) -> str:
+    """The stem whose table has rows of this op."""
+    return next(stem for stem, rows in _tables().items() if any(case.op == op for case in rows))
+
+
+def find_cases(op: str | None = None, *tags: str) -> list[Case]:
+    """Rows of every stem, or those of one op, that have at least one of the tags (any, if none is given)."""
+    rows = [case for table in _tables().values() for case in table]
     return [c for c in rows if op in (None, c.op) and (not tags or c.tags.intersection(tags))]

@@ -13,7 +13,7 @@ from .bands import Band
 from .case import Case, Inputs
 from .layouts import with_layout
 from .signals import generator
-from .tolerances import compute_dtype
+from .tolerances import compute_dtype, exponent, floor
 
 SEED = 20
 
@@ -36,6 +36,20 @@ class Truth:
         with _config.backend("reference"):
             self.exact = run_inputs(case, self.inputs, dtype)
             self.plain = self.exact if dtype == torch.float64 else run(case, dtype)
+
+    def floor(self, dtype: torch.dtype) -> float:
+        """Error granted to a result of this dtype in any case, relative to the largest magnitude."""
+        x = self.inputs[0][0]
+        finite = x[x.isfinite()] if self.case.exponential else x[:0]
+        through_exp = exponent(float(finite.abs().max()), x.shape[1]) if finite.numel() else 0.0
+        return floor(dtype, max((1, *x.shape[2:])), through_exp)
+
+    @property
+    def pixels(self) -> int:
+        """Of the source or of the result, whichever has fewer."""
+        x, given = self.inputs[0][:2]
+        height, width = given.shape[1:] if isinstance(given, Tensor) else given
+        return int(x.shape[0] * min(x.shape[2] * x.shape[3], height * width))
 
     @cached_property
     def band(self) -> Band | None:
@@ -92,13 +106,12 @@ def judge(case: Case, dtype: torch.dtype, got: Run) -> None:
     """Raise AssertionError unless `got` is right: against float64, and float32 integers also against plain PyTorch."""
     right = truth(case, dtype)
     by_reference = any(path.endswith(":reference") for path in got.paths)
-    extent = max((1, *right.inputs[0][0].shape[2:]))
     compare = asserts.assert_counts if case.op == "confusion_matrix" else asserts.assert_pixels
     rows = zip(got.outputs, right.exact.outputs, right.plain.outputs, strict=True)
     for i, (value, exact, plain) in enumerate(rows):
         what = f"{case.name} {dtype} result {i}"
         if exact.is_floating_point():
-            asserts.assert_close(value, exact, plain, extent, what)
+            asserts.assert_close(value, exact, plain, right.floor(value.dtype), what)
             continue
         # The reference is plain PyTorch, with a source coordinate in float32.
         compare(value, exact, lambda: right.plain_band if by_reference else right.band, what)
@@ -106,7 +119,8 @@ def judge(case: Case, dtype: torch.dtype, got: Run) -> None:
             compare(value, plain, lambda: right.plain_band, what + " against PyTorch")
     gradients = zip(got.gradients, right.exact.gradients, right.plain.gradients, strict=True)
     for i, (value, exact, plain) in enumerate(gradients):
-        asserts.assert_gradient(value, exact, plain, extent, f"{case.name} {dtype} gradient {i}")
+        what = f"{case.name} {dtype} gradient {i}"
+        asserts.assert_gradient(value, exact, plain, right.floor(value.dtype), right.pixels, what)
 
 
 def assert_paths(got: Run, expected: str) -> None:

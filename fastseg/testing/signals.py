@@ -44,7 +44,9 @@ def logits(shape: Sequence[int], kind: str, seed: int) -> Tensor:
     return x
 
 
-def labels(shape: Sequence[int], classes: int, dtype: torch.dtype, seed: int, ignore_index: int | None = None) -> Tensor:
+def labels(
+    shape: Sequence[int], classes: int, dtype: torch.dtype, seed: int, ignore_index: int | None = None
+) -> Tensor:
     """Labels in [0, classes), about one in ten of them `ignore_index` if that is given and fits the dtype."""
     g = generator(seed)
     x = torch.randint(0, classes, tuple(shape), generator=g)

@@ -4,14 +4,15 @@ The truth is float64 arithmetic on the given inputs. A kernel may be wrong by at
 PyTorch in the same dtype on the same case, plus `floor(dtype)` times the largest magnitude of the truth.
 """
 
+import math
+
 import torch
 
 # Twice PyTorch's own error: another order of the same roundings moves an error by a factor, not by a magnitude.
 PLAIN = 2.0
 
 # Round-off that is always granted, in units of the dtype's epsilon. PyTorch's measured error is zero by luck on some
-# rows (constant maps, identity sizes). A bilinear value is three roundings of the weights and four of the sum; exp and
-# log add one or two.
+# rows (constant maps, identity sizes). A bilinear value is three roundings of the weights and four of the sum.
 FLOOR_EPSILONS = {
     torch.float32: 8,
     torch.float64: 8,
@@ -19,6 +20,11 @@ FLOOR_EPSILONS = {
     torch.bfloat16: 1,
     torch.float16: 1,
 }
+
+# exp turns the absolute error of its argument, epsilons of the largest |z| + log C, into a relative one: one epsilon for
+# z, one for the log-sum-exp that the backward reads back in the same precision. A sum over C classes, one after the
+# other, adds sqrt(C) / 2 (PyTorch sums pairwise).
+EXP_EPSILONS = 2
 
 # In float64 the truth is no more exact than the kernel: both place a sample with an error of about one epsilon times
 # the extent of the source, in pixels, and that moves the value by as much times the slope.
@@ -29,8 +35,9 @@ FLOAT64_EXTENT_EPSILONS = 4
 TIE_ULPS = 4
 
 # Gradients are also compared as vectors, so that a small bias in all entries cannot hide below the largest one.
-# Signed bias: mean error over mean magnitude; errors of rounding have no preferred sign, so the mean of many is small.
-SIGNED_BIAS_EPSILONS = 4
+# Signed bias: mean error over mean magnitude. Rounding has no preferred sign, so over n pixels it may be the floor over
+# sqrt(n), and never needs to be under this share of it.
+SIGNED_BIAS_SHARE = 1 / 8
 # 1 - cosine is half the squared relative error; what is left is the rounding of the cosine itself, in float64.
 COSINE_FLOOR = 1e-14
 
@@ -45,10 +52,22 @@ GRADCHECK = {"eps": 1e-6, "atol": 1e-5, "rtol": 1e-3, "nondet_tol": 0.0}
 SCRATCH_BYTES = 1 << 20
 
 
-def floor(dtype: torch.dtype, extent: int) -> float:
-    """Round-off relative to the largest magnitude, for sources of `extent` pixels on the longer side."""
+def floor(dtype: torch.dtype, extent: int, exponent: float = 0.0) -> float:
+    """Round-off relative to the largest magnitude.
+
+    Args:
+        dtype: of the result.
+        extent: longer side of the source in pixels.
+        exponent: largest magnitude that goes through exp, for results that do.
+    """
     epsilons = FLOOR_EPSILONS[dtype] + (FLOAT64_EXTENT_EPSILONS * extent if dtype == torch.float64 else 0)
-    return epsilons * torch.finfo(dtype).eps
+    wide = torch.finfo(compute_dtype(dtype)).eps
+    return epsilons * torch.finfo(dtype).eps + EXP_EPSILONS * exponent * wide
+
+
+def exponent(largest: float, classes: int) -> float:
+    """What `floor` takes for a softmax or log-sum-exp over this many logits up to this magnitude."""
+    return largest + math.log(classes) + math.sqrt(classes) / 2
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

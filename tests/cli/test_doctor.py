@@ -42,7 +42,9 @@ def test_without_the_library(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     report = json.loads(result.stdout)
     assert result.exit_code == 0 and report["native"] is False and report["verdict"].startswith("Right but slow")
     assert report["facts"]["Native library"]["loaded"] == "no: it was not built"
-    assert all(op["path"] == "reference" and op["reasons"]["native"] == ["it was not built"] for op in report["ops"].values())
+    assert all(
+        op["path"] == "reference" and op["reasons"]["native"] == ["it was not built"] for op in report["ops"].values()
+    )
 
 
 def test_a_backend_that_cannot_run(run: Run) -> None:

@@ -52,6 +52,12 @@ def test_a_defect_keeps_its_traceback_and_a_library_error_does_not() -> None:
     def refused() -> None:
         raise ValueError("fastseg::op: size must be positive, got -1")
 
+    @broken.command()
+    def full() -> None:
+        raise OSError(28, "No space left on device", "x.png")
+
+    result = CliRunner().invoke(broken, ["full"])
+    assert result.exit_code == 2 and result.stderr == "error: x.png: no space left on device\n"
     assert isinstance(CliRunner().invoke(broken, ["defect"]).exception, ValueError)
     result = CliRunner().invoke(broken, ["refused"])
     assert result.exit_code == 2 and result.stderr == "error: fastseg::op: size must be positive, got -1\n"
@@ -61,7 +67,12 @@ def start(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fastseg", *arguments]
     root = str(Path(fastseg.__file__).parents[1])
     return subprocess.run(
-        command, cwd=folder, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": root}, capture_output=True, text=True, timeout=120
+        command,
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 

@@ -133,6 +133,12 @@ def test_mistakes(run: Run, source: Path, model: str, said: str) -> None:
     assert result.exit_code == 2 and result.stderr.count("\n") == 1 and said in result.stderr
 
 
+@pytest.mark.parametrize("option", [["-o", "x.jpg"], ["-o", "nowhere/x.png"], ["--trace", "nowhere/x.json"]])
+def test_files_that_cannot_be_written(run: Run, source: Path, option: list[str]) -> None:
+    result = run("profile", f"{source}:build", *option)
+    assert result.exit_code == 2 and "in a folder that exists" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("model", "package"), [("torchvision:fcn_resnet50", "torchvision"), ("smp:Unet", "segmentation-models-pytorch")]
 )

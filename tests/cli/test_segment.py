@@ -105,6 +105,22 @@ def test_a_given_photo_is_never_overwritten(run: Run, photos: list[Path], tmp_pa
     assert index(tmp_path / "two.png").shape == (70, 40)
 
 
+def test_a_photo_that_does_not_fit_into_memory(
+    run: Run, network: DeepLabV3Plus, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = network.predict
+
+    def starved(image: torch.Tensor) -> torch.Tensor:
+        if image.shape[1] == 60:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return predict(image)
+
+    monkeypatch.setattr(network, "predict", starved)
+    result = run("segment", *photos, "-o", tmp_path / "out")
+    assert result.exit_code == 2 and result.stderr == f"error: {photos[0]}: does not fit into memory\n"
+    assert (tmp_path / "out" / "two.png").exists()
+
+
 def test_pixel_limit(run: Run, photos: list[Path], tmp_path: Path) -> None:
     result = run("segment", photos[0], "-o", tmp_path / "out", "--max-pixels", 2000)
     assert result.exit_code == 2 and "60 x 45 pixels, over the limit of 2,000" in result.stderr

@@ -1,4 +1,4 @@
-"""Photos of every kind come out as the eye sees them, or are refused in one line; results are written whole or not at all."""
+"""Photos come out as the eye sees them or are refused in one line; results are written whole or not at all."""
 
 import io
 import os
@@ -148,7 +148,11 @@ BAD: list[tuple[str, Callable[[Path], object], str]] = [
     ("range.tif", lambda p: tifffile.imwrite(p, np.full((4, 4), 1e6, np.float32)), "floating-point samples"),
     ("negative.tif", lambda p: tifffile.imwrite(p, np.full((4, 4), -1, np.int32)), "integer samples"),
     *[
-        (f"cut.{kind.lower()}", lambda p, kind=kind: p.write_bytes(encoded(kind, LARGE)[: -len(encoded(kind, LARGE)) // 2]), "")
+        (
+            f"cut.{kind.lower()}",
+            lambda p, kind=kind: p.write_bytes(encoded(kind, LARGE)[: -len(encoded(kind, LARGE)) // 2]),
+            "",
+        )
         for kind in ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP")
     ],
     ("corrupt.png", lambda p: p.write_bytes(encoded("PNG", LARGE).replace(b"IDAT", b"IDAT\0\0\0", 1)), ""),
@@ -173,7 +177,7 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     (tmp_path / "x.png").write_bytes(encoded("PNG"))
     monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(ImageError, match="x.png: permission denied"):
+    with pytest.raises(ImageError, match=r"x\.png: permission denied"):
         read_image(tmp_path / "x.png")
 
 

@@ -15,7 +15,8 @@ from fastseg.models import create_model, list_weights, read_weights
 from fastseg.models.loading import SHIPPED
 
 NAME = "deeplab_v3_plus_lite0_ccp7"
-# Outline of everything that is worn or held, traced over MediaPipe's selfie segmentation and corrected by eye.
+# Person with what is worn and held, traced over MediaPipe's selfie segmentation and corrected by eye. Void is the
+# helmet that stands before the astronaut, which is neither worn nor background.
 MASKS = json.loads((Path(__file__).parents[1] / "data" / "portrait_masks.json").read_text())
 
 
@@ -31,13 +32,20 @@ def portrait(name):
         return np.array(file.convert("RGB"))
 
 
-@pytest.mark.parametrize(("name", "goal"), [("grace_hopper", 0.88), ("astronaut", 0.88)])
-def test_person_iou(model, name, goal):
+def inside(outline, shape):
+    mask = Image.new("1", shape[1::-1])
+    if outline:
+        ImageDraw.Draw(mask).polygon([tuple(point) for point in outline], fill=1)
+    return np.asarray(mask)
+
+
+@pytest.mark.parametrize("name", ["grace_hopper", "astronaut"])
+def test_person_iou(model, name):
     image = portrait(name)
-    mask = Image.new("1", image.shape[1::-1])
-    ImageDraw.Draw(mask).polygon([tuple(point) for point in MASKS[name]], fill=1)
-    truth, person = np.asarray(mask), model.predict(image).numpy() > 0
-    assert (truth & person).sum() / (truth | person).sum() >= goal
+    counted = ~inside(MASKS[name]["void"], image.shape)
+    truth = inside(MASKS[name]["person"], image.shape) & counted
+    person = (model.predict(image).numpy() > 0) & counted
+    assert (truth & person).sum() / (truth | person).sum() >= 0.88
 
 
 @pytest.mark.parametrize("name", ["grace_hopper", "astronaut"])

@@ -170,6 +170,7 @@ def test_an_ignore_index_beyond_the_dtype_ignores_nothing(ignore_index: int) -> 
     assert ops.upsample_cross_entropy(x, target, ignore_index=ignore_index).isfinite()
 
 
+COUNTS = torch.zeros(3, 3, dtype=torch.int64)
 RAW: dict[str, Callable[[Any], Any]] = {
     "bilinear": lambda raw: raw.upsample_bilinear(X[0], 8, 10, False),
     "argmax": lambda raw: raw.upsample_argmax(X[0], 8, 10, False, torch.uint8),
@@ -178,9 +179,9 @@ RAW: dict[str, Callable[[Any], Any]] = {
     "loss target": lambda raw: raw.upsample_cross_entropy(X, TARGET[0], None, None, 255, 0.0, 1, False),
     "loss weight": lambda raw: raw.upsample_cross_entropy(X, TARGET, torch.ones(2), None, 255, 0.0, 1, False),
     "softmax backward": lambda raw: raw.upsample_softmax_backward(X, X[:, :2], 4, 5, False),
-    "matrix target": lambda raw: raw.confusion_matrix(TARGET, TARGET[:, :4], X.new_zeros(3, 3, dtype=torch.long), 255),
-    "matrix out": lambda raw: raw.confusion_matrix(TARGET, TARGET, X.new_zeros(3, 2, dtype=torch.long), 255),
-    "matrix classes": lambda raw: raw.upsample_confusion_matrix(X, TARGET, X.new_zeros(2, 2, dtype=torch.long), 255, False),
+    "matrix target": lambda raw: raw.confusion_matrix(TARGET, TARGET[:, :4], COUNTS, 255),
+    "matrix out": lambda raw: raw.confusion_matrix(TARGET, TARGET, COUNTS[:, :2], 255),
+    "matrix classes": lambda raw: raw.upsample_confusion_matrix(X, TARGET, COUNTS[:2, :2].clone(), 255, False),
 }
 
 

@@ -21,8 +21,13 @@ def _target(shape: tuple[int, ...], classes: int, dtype: torch.dtype, seed: int,
     return labels(shape, classes, dtype, seed + 1, options.get("ignore_index", 255))
 
 
-def _from_labels(
-    shape: tuple[int, int, int], classes: int, *, target_dtype: torch.dtype = torch.uint8, add: bool = False, **options: Any
+def from_labels(
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    target_dtype: torch.dtype = torch.uint8,
+    add: bool = False,
+    **options: Any,
 ) -> Make:
     """Arguments (prediction, target, num_classes); `dtype` is that of the prediction."""
 
@@ -35,8 +40,13 @@ def _from_labels(
     return make
 
 
-def _from_logits(
-    shape: tuple[int, int, int, int], size: tuple[int, int], kind: str = "noise", *, all_ignored: bool = False, **options: Any
+def from_logits(
+    shape: tuple[int, int, int, int],
+    size: tuple[int, int],
+    kind: str = "noise",
+    *,
+    all_ignored: bool = False,
+    **options: Any,
 ) -> Make:
     """Arguments (logits, target, num_classes)."""
 
@@ -67,29 +77,29 @@ def _rows() -> Iterator[Case]:
     def fused(id: str, make: Make, *tags: str) -> Case:
         return Case(op, f"logits_{id}", make, tags=frozenset(filter(None, tags)), band=band)
 
-    yield counted("square", _from_labels((2, 13, 37), 7), "smoke")
-    yield counted("add", _from_labels((1, 9, 31), 19, add=True), "odd")
-    yield counted("ignore_inside", _from_labels((1, 9, 31), 5, ignore_index=2))
-    yield counted("one_class", _from_labels((1, 9, 31), 1), "degenerate")
-    yield counted("no_batch", _from_labels((0, 9, 31), 3), "degenerate")
-    yield counted("no_pixels", _from_labels((2, 0, 31), 3), "degenerate")
-    yield counted("c127", _from_labels((1, 65, 67), 127))
+    yield counted("square", from_labels((2, 13, 37), 7), "smoke")
+    yield counted("add", from_labels((1, 9, 31), 19, add=True), "odd")
+    yield counted("ignore_inside", from_labels((1, 9, 31), 5, ignore_index=2))
+    yield counted("one_class", from_labels((1, 9, 31), 1), "degenerate")
+    yield counted("no_batch", from_labels((0, 9, 31), 3), "degenerate")
+    yield counted("no_pixels", from_labels((2, 0, 31), 3), "degenerate")
+    yield counted("c127", from_labels((1, 65, 67), 127))
     for dtype in INTEGERS:
         name = str(dtype).split(".")[1]
-        yield counted(f"target_{name}", _from_labels((1, 9, 31), 5, target_dtype=dtype, ignore_index=100))
-    yield counted("ignore_-100", _from_labels((1, 9, 31), 5, target_dtype=torch.int64, ignore_index=-100))
+        yield counted(f"target_{name}", from_labels((1, 9, 31), 5, target_dtype=dtype, ignore_index=100))
+    yield counted("ignore_-100", from_labels((1, 9, 31), 5, target_dtype=torch.int64, ignore_index=-100))
 
     for name, shape, size, tag in GEOMETRY:
-        yield fused(name, _from_logits(shape, size), tag)
-        yield fused(f"{name}_aligned", _from_logits(shape, size, align_corners=True))
+        yield fused(name, from_logits(shape, size), tag)
+        yield fused(f"{name}_aligned", from_logits(shape, size, align_corners=True))
     for classes in CLASSES:
-        yield fused(f"c{classes}", _from_logits((1, classes, 5, 6), (13, 19)))
+        yield fused(f"c{classes}", from_logits((1, classes, 5, 6), (13, 19)))
     for kind in KINDS:
-        yield fused(f"{kind}_x4", _from_logits((1, 19, 12, 17), (48, 68), kind))
-    yield fused("all_ignored", _from_logits((1, 5, 6, 7), (24, 28), all_ignored=True), "degenerate")
+        yield fused(f"{kind}_x4", from_logits((1, 19, 12, 17), (48, 68), kind))
+    yield fused("all_ignored", from_logits((1, 5, 6, 7), (24, 28), all_ignored=True), "degenerate")
     for name, shape, size in BENCH:
         for kind in ("smooth", "noise"):
-            yield fused(f"{name}_{kind}", _from_logits(shape, size, kind), "bench", "paper")
+            yield fused(f"{name}_{kind}", from_logits(shape, size, kind), "bench", "paper")
 
 
 CASES: tuple[Case, ...] = tuple(_rows())

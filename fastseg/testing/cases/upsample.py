@@ -39,6 +39,7 @@ BENCH: tuple[tuple[str, tuple[int, int, int, int], tuple[int, int]], ...] = (
     ("voc", (1, 21, 65, 65), (513, 513)),
     ("batch", (8, 21, 33, 33), (512, 512)),
 )
+EXPONENTIAL = ("upsample_softmax", "upsample_cross_entropy")
 Make = Callable[[int, torch.dtype, str, str], Inputs]
 
 
@@ -46,7 +47,7 @@ def _place(x: Tensor, dtype: torch.dtype, device: str, layout: str) -> Tensor:
     return with_layout(x.to(dtype=dtype, device=device), layout)
 
 
-def _maps(shape: tuple[int, int, int, int], size: tuple[int, int], kind: str = "noise", **options: Any) -> Make:
+def maps(shape: tuple[int, int, int, int], size: tuple[int, int], kind: str = "noise", **options: Any) -> Make:
     """Arguments (maps, size) and the options."""
 
     def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
@@ -55,7 +56,7 @@ def _maps(shape: tuple[int, int, int, int], size: tuple[int, int], kind: str = "
     return make
 
 
-def _loss(
+def loss(
     shape: tuple[int, int, int, int],
     size: tuple[int, int],
     kind: str = "noise",
@@ -76,7 +77,9 @@ def _loss(
             target.fill_(ignore)
         extra = dict(options)
         if weight:
-            extra["weight"] = _place(0.2 + logits((1, classes, 1, 1), "noise", seed + 2).abs()[0, :, 0, 0], dtype, device, layout)
+            extra["weight"] = _place(
+                0.2 + logits((1, classes, 1, 1), "noise", seed + 2).abs()[0, :, 0, 0], dtype, device, layout
+            )
         if pixel_weight:
             extra["pixel_weight"] = _place(logits((n, 1, *size), "smooth", seed + 3).abs()[:, 0], dtype, device, layout)
         args = _place(logits(shape, kind, seed), dtype, device, layout), _place(target, labels_dtype, device, layout)
@@ -102,7 +105,8 @@ def _geometry(op: str, build: Callable[..., Make], grad: tuple[int, ...], band: 
     prefix = "confidence_" if "return_confidence" in options else ""
 
     def row(id: str, make: Make, *tags: str) -> Case:
-        return Case(op, prefix + id, make, grad, frozenset(filter(None, tags)), band=band)
+        chosen = frozenset(filter(None, tags))
+        return Case(op, prefix + id, make, grad, chosen, exponential=op in EXPONENTIAL or bool(prefix), band=band)
 
     for name, shape, size, tag in GEOMETRY:
         yield row(name, build(shape, size, **options), tag)
@@ -114,7 +118,9 @@ def _geometry(op: str, build: Callable[..., Make], grad: tuple[int, ...], band: 
     # Scales of a power of two: at others it depends on the rounding of a weight whether 0 * inf occurs.
     for kind in KINDS:
         tag = "" if kind in ("smooth", "noise") else "degenerate"
-        yield row(f"{kind}_x4", build((1, 19, 12, 17), (48, 68), kind, **options), tag, "smoke" if kind == "smooth" else "")
+        yield row(
+            f"{kind}_x4", build((1, 19, 12, 17), (48, 68), kind, **options), tag, "smoke" if kind == "smooth" else ""
+        )
     yield row("ties_x2", build((2, 5, 9, 35), (18, 70), "ties", **options), "odd", "degenerate")
     if not prefix:
         for name, shape, size in BENCH:
@@ -124,18 +130,22 @@ def _geometry(op: str, build: Callable[..., Make], grad: tuple[int, ...], band: 
 
 def _argmax_extra() -> Iterator[Case]:
     for dtype in (torch.int8, torch.int16, torch.int32, torch.int64):
-        make = _maps((1, 7, 6, 9), (20, 31), dtype=dtype)
+        make = maps((1, 7, 6, 9), (20, 31), dtype=dtype)
         yield Case("upsample_argmax", f"to_{str(dtype).split('.')[1]}", make, band=argmax_band)
-    make = _maps((1, 257, 5, 6), (13, 19), dtype=torch.int16)
+    make = maps((1, 257, 5, 6), (13, 19), dtype=torch.int16)
     yield Case("upsample_argmax", "c257_int16", make, tags=frozenset({"odd"}), band=argmax_band)
 
 
 def _threshold_extra() -> Iterator[Case]:
     for level in (0.5, -1.25):
-        make = _maps((1, 3, 7, 9), (28, 36), "ties", threshold=level)
+        make = maps((1, 3, 7, 9), (28, 36), "ties", threshold=level)
         yield Case("upsample_threshold", f"at_{level}", make, tags=frozenset({"degenerate"}), band=threshold_band)
     yield Case(
-        "upsample_threshold", "no_masks", _maps((1, 0, 4, 5), (8, 10)), tags=frozenset({"degenerate"}), band=threshold_band
+        "upsample_threshold",
+        "no_masks",
+        maps((1, 0, 4, 5), (8, 10)),
+        tags=frozenset({"degenerate"}),
+        band=threshold_band,
     )
 
 
@@ -143,7 +153,8 @@ def _loss_extra() -> Iterator[Case]:
     shape, size = (2, 7, 6, 9), (23, 35)
 
     def row(id: str, *tags: str, shape: tuple[int, int, int, int] = shape, **options: Any) -> Case:
-        return Case("upsample_cross_entropy", id, _loss(shape, size, **options), (0,), frozenset(tags))
+        make = loss(shape, size, **options)
+        return Case("upsample_cross_entropy", id, make, (0,), frozenset(tags), exponential=True)
 
     for reduction in ("sum", "none"):
         yield row(reduction, "smoke", reduction=reduction)
@@ -166,13 +177,13 @@ def _loss_extra() -> Iterator[Case]:
 
 
 CASES: tuple[Case, ...] = (
-    *_geometry("upsample_bilinear", _maps, (0,), None),
-    *_geometry("upsample_argmax", _maps, (), argmax_band),
+    *_geometry("upsample_bilinear", maps, (0,), None),
+    *_geometry("upsample_argmax", maps, (), argmax_band),
     *_argmax_extra(),
-    *_geometry("upsample_argmax", _maps, (), argmax_band, return_confidence=True),
-    *_geometry("upsample_softmax", _maps, (0,), None),
-    *_geometry("upsample_threshold", _maps, (), threshold_band),
+    *_geometry("upsample_argmax", maps, (), argmax_band, return_confidence=True),
+    *_geometry("upsample_softmax", maps, (0,), None),
+    *_geometry("upsample_threshold", maps, (), threshold_band),
     *_threshold_extra(),
-    *_geometry("upsample_cross_entropy", _loss, (0,), None),
+    *_geometry("upsample_cross_entropy", loss, (0,), None),
     *_loss_extra(),
 )

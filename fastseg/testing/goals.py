@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-CASES = tuple(f"{size}_{kind}" for size in ("cityscapes", "voc", "batch") for kind in ("smooth", "noise"))
-LAYOUTS = ("contiguous", "channels_last")
+from .case import Case, find_cases
+
+BOTH = ("contiguous", "channels_last")
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,9 @@ class Goal:
     kinds: tuple[str, ...] = ("smooth", "noise")
     layouts: tuple[str, ...] = ("contiguous",)
 
-    def cases(self) -> list[str]:
-        """Names of the timed rows that it speaks of."""
-        return [case for case in CASES if case.endswith(self.kinds)]
+    def cases(self) -> list[Case]:
+        """The timed rows that it speaks of."""
+        return [case for case in find_cases(self.op, "bench") if case.id.endswith(self.kinds)]
 
 
 GOALS = (
@@ -27,7 +28,12 @@ GOALS = (
     Goal("upsample_cross_entropy", "both", 20),
     Goal("upsample_softmax", "forward", 2),
     Goal("upsample_threshold", "forward", 10),
-    Goal("upsample_bilinear", "forward", 1, layouts=LAYOUTS),
-    Goal("upsample_bilinear", "backward", 2, layouts=LAYOUTS),
+    Goal("upsample_bilinear", "forward", 1, layouts=BOTH),
+    Goal("upsample_bilinear", "backward", 2, layouts=BOTH),
     Goal("confusion_matrix", "forward", 20),
 )
+
+
+def goal_of(op: str, case: str, mode: str) -> float | None:
+    """The promised speed-up of a row, if there is one."""
+    return next((g.speedup for g in GOALS if g.op == op and g.mode == mode and case.endswith(g.kinds)), None)

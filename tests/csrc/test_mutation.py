@@ -1,0 +1,128 @@
+"""A battery that cannot fail proves nothing: flip one thing in the kernels at a time and see the smoke rows go red.
+
+All mutants are compiled into one library; a global variable says which of them is alive.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastseg import _native
+
+ROOT = Path(__file__).parents[2]
+COLUMNS, ARGMAX, SOFTMAX, ADJOINT, PLANES, PAIRS = (
+    "upsample/columns.h",
+    "upsample/argmax_kernel.cpp",
+    "upsample/softmax_kernel.cpp",
+    "upsample/adjoint_kernel.cpp",
+    "upsample/planes_kernel.cpp",
+    "confusion/cpu_kernel.cpp",
+)
+# File, expression, what it becomes.
+MUTANTS = (
+    (COLUMNS, "a * k.lower_weight + b * k.upper_weight", "a * k.upper_weight + b * k.lower_weight"),
+    (COLUMNS, "least(row + 1, y.in - 1)", "row"),
+    (COLUMNS, "y.first[row + 1]", "y.first[row + 1] - 1"),
+    (PLANES, "a * wa[j] + b * wb[j]", "a * wb[j] + b * wa[j]"),
+    (ARGMAX, "v > best[j]", "v >= best[j]"),
+    (ARGMAX, "v > best[j]", "v < best[j]"),
+    (ARGMAX, "a == b && a == c && a == d", "a == b && a == c"),
+    (ARGMAX, "~finite", "finite & ~finite"),
+    (SOFTMAX, "logarithm(block.template sum<false>(most))", "-logarithm(block.template sum<false>(most))"),
+    (SOFTMAX, "block.template sum<true>(most)", "block.template sum<true>(most * T(0.5))"),
+    (SOFTMAX, "~(v <= best) & (best == best)", "~(v < best) & (best == best)"),
+    (SOFTMAX, "(lse - chosen) * scale", "(lse + chosen) * scale"),
+    (SOFTMAX, "loss * (1 - p.smoothing)", "loss * (1 + p.smoothing)"),
+    (ADJOINT, "g * p.y.lower_weight[row]", "g * p.y.upper_weight[row]"),
+    (ADJOINT, "w * Four{p[0], p[1], p[0], p[1]}", "w * Four{p[1], p[0], p[0], p[1]}"),
+    (ADJOINT, "u * gb[k]", "u * ga[k]"),
+    (ADJOINT, "g[i] * (p.smoothing / T(p.c))", "g[i] * (p.smoothing / T(p.c + 1))"),
+    (ADJOINT, "(hit ? load(B + at) : V<T>{})", "(hit ? V<T>{} : load(B + at))"),
+    (PAIRS, "int64_t(t) * p.classes + q", "int64_t(q) * p.classes + t"),
+    (PAIRS, "t != p.ignore_index", "t != p.ignore_index + 1"),
+)
+RUNNER = """
+import ctypes, json, sys, torch
+from fastseg import _native, testing
+assert _native.LIBRARY.parts[:-3] == __import__("pathlib").Path(sys.argv[1]).parts, _native.LIBRARY
+torch.set_num_threads(1)
+alive = ctypes.c_int.in_dll(ctypes.CDLL(str(_native.LIBRARY)), "fastseg_mutant")
+rows = testing.find_cases(None, "smoke", "odd")
+
+def red():
+    for case in rows:
+        try:
+            testing.judge(case, case.dtypes[0], testing.run(case, case.dtypes[0]))
+        except (AssertionError, RuntimeError):
+            return True
+    return False
+
+with testing.use_isa("base"):
+    verdicts = []
+    for alive.value in range(int(sys.argv[2]) + 1):
+        verdicts.append(red())
+print(json.dumps(verdicts))
+"""
+
+
+def mutated(tree: Path) -> None:
+    """Copy the sources and write every mutant into them."""
+    shutil.copytree(ROOT / "csrc", tree / "csrc")
+    shutil.copy(ROOT / "CMakeLists.txt", tree)
+    shutil.copytree(ROOT / "fastseg", tree / "fastseg", ignore=shutil.ignore_patterns("*.so", "weights", "__pycache__"))
+    sites: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for number, (file, old, new) in enumerate(MUTANTS, 1):
+        sites.setdefault((file, old), []).append((number, new))
+    for (file, old), variants in sites.items():
+        text = (tree / "csrc" / file).read_text()
+        assert old in text, f"{file} has no {old!r}: give the mutant another place"
+        replaced = f"({old})"
+        for number, new in variants:
+            replaced = f"(fastseg_mutant == {number} ? ({new}) : {replaced})"
+        (tree / "csrc" / file).write_text(text.replace(old, replaced))
+    types = tree / "csrc/common/dtypes.h"
+    types.write_text(types.read_text().replace("#pragma once\n", '#pragma once\nextern "C" int fastseg_mutant;\n', 1))
+    with (tree / "csrc/common/isa.cpp").open("a") as file:
+        file.write('extern "C" { __attribute__((visibility("default"))) int fastseg_mutant = 0; }\n')
+
+
+def build(tree: Path) -> None:
+    """Compile without optimising: only small rows will run."""
+    torch_root = Path(torch.__file__).parent
+    options = {
+        "CMAKE_BUILD_TYPE": "Debug",
+        "FASTSEG_OUTPUT": tree / "fastseg",
+        "FASTSEG_TORCH_INCLUDE": torch_root / "include",
+        "FASTSEG_TORCH_LIB": torch_root / "lib",
+        "FASTSEG_PYTHON": sys.executable,
+    }
+    defines = [f"-D{name}={value}" for name, value in options.items()]
+    environment = dict(os.environ, PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    configure = ["cmake", "-S", str(tree), "-B", str(tree / "build"), "-G", "Ninja", *defines]
+    for command in (configure, ["cmake", "--build", str(tree / "build"), "--target", "fastseg_cpu"]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.skipif(not _native.loaded, reason="kernels are mutated: " + _native.why_not)
+def test_every_mutant_is_killed(tmp_path: Path) -> None:
+    mutated(tmp_path)
+    build(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER, str(tmp_path), str(len(MUTANTS))],
+        env=dict(os.environ, PYTHONPATH=str(tmp_path)),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    unchanged, *red = json.loads(done.stdout.splitlines()[-1])
+    assert not unchanged, "the rows are red without any mutant"
+    assert [mutant for mutant, killed in zip(MUTANTS, red, strict=True) if not killed] == []
