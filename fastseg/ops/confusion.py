@@ -36,7 +36,7 @@ def confusion_matrix(
         int64 [C, C], rows the target, columns the prediction: `out` where it was given. Counts are exact.
 
     Gradient: none. Devices: CPU compiled, others through the reference. Errors: a label outside [0, C) that is not
-    ignored raises with the first one and its place; `out` is then undefined.
+    ignored raises with the first one and its place, and `out` keeps what it had.
 
     Example:
         >>> matrix = confusion_matrix(torch.randn(1, 19, 128, 256), torch.zeros(1, 1024, 2048, dtype=torch.uint8), 19)
