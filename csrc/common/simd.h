@@ -139,6 +139,17 @@ inline bool any(I<T> mask) {
 #endif
 }
 
+// Lanes of a > b as bytes 0 and 1.
+template <class T>
+inline typename Narrow<uint8_t, Simd<T>::lanes>::type greater(V<T> a, V<T> b) {
+  using Bytes = typename Narrow<uint8_t, Simd<T>::lanes>::type;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (Bytes)_mm_maskz_set1_epi8(_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ), 1);
+#endif
+  return __builtin_convertvector(a > b, Bytes) & 1;
+}
+
 // e^x by x = n ln 2 + r and a polynomial on |r| <= ln 2 / 2 (degree 5, minimax relative error 8.3e-8): below 4e-7 with
 // rounding; 0 or subnormal below -87.3.
 inline V<float> exponential(V<float> x) {

@@ -67,7 +67,7 @@ Tensor upsample_bilinear_backward(const Tensor& grad, int64_t h, int64_t w, bool
     using T = decltype(zero);
     const auto& k = adjoint_kernels<T>();
     return run_adjoint<T>(last ? k.bilinear_channels_last : k.bilinear, grad, n, c, h, w, grad.size(2), grad.size(3),
-                          align_corners, last, last ? 3 * 32 * c : 0, last, type,
+                          align_corners, last, last ? 3 * 96 * c : 0, last, type,
                           [&](Adjoint<T>& p) { p.upstream = strided(grad, type); });
   });
 }

@@ -202,7 +202,7 @@ template <class T>
 void bilinear_channels_last(const Adjoint<T>& p, int64_t begin, int64_t end) {
   const Strided& t = p.upstream;
   const bool direct = t.type == kNative<T>;
-  constexpr int64_t kColumns = 32;
+  constexpr int64_t kColumns = 96;
   const int64_t width = kColumns * p.c;
   T *a = p.scratch, *b = a + width, *wide = b + width;  // [kColumns, c] each
   for (int64_t index = begin; index < end; ++index) {

@@ -112,7 +112,6 @@ void bilinear(const Resize<T>& p, int64_t begin, int64_t end) {
 template <class T>
 void threshold(const Resize<T>& p, int64_t begin, int64_t end) {
   constexpr int L = Simd<T>::lanes;
-  using Bytes = typename Narrow<uint8_t, L>::type;
   const Strided& t = p.out;
   for (int64_t i = begin; i < end; ++i) {
     const CellRow<T> cell(p.y, i);
@@ -124,13 +123,13 @@ void threshold(const Resize<T>& p, int64_t begin, int64_t end) {
       uint8_t* out = (uint8_t*)t.data + cell.image * t.stride_n + c * t.stride_c + cell.begin * t.stride_y + x * apart;
       if (n == L && apart == 1) {
         for (int64_t j = 0; j < rows; ++j, out += step) {
-          const Bytes bits = __builtin_convertvector(a * wa[j] + b * wb[j] > limit, Bytes) & 1;
+          const auto bits = greater<T>(a * wa[j] + b * wb[j], limit);
           memcpy(out, &bits, L);
         }
         return;
       }
       for (int64_t j = 0; j < rows; ++j, out += step) {
-        const Bytes bits = __builtin_convertvector(a * wa[j] + b * wb[j] > limit, Bytes) & 1;
+        const auto bits = greater<T>(a * wa[j] + b * wb[j], limit);
         for (int64_t l = 0; l < n; ++l) out[l * apart] = bits[l];
       }
     });

@@ -139,7 +139,10 @@ def _cpu() -> str:
 
 
 def _version(package: str) -> str:
-    return metadata.version(package) if util.find_spec(package) else "not installed"
+    if util.find_spec(package) is None:
+        return "not installed"
+    names = metadata.packages_distributions().get(package, ())
+    return ", ".join(f"{name} {metadata.version(name)}" for name in names) or "installed, version unknown"
 
 
 def _text(value: Any) -> str:

@@ -39,7 +39,8 @@ class OneLineErrors(TyperGroup):
             message, code = f"{error.filename}: {reason(error)}" if error.filename else reason(error), 2
         else:
             sys.exit(code if isinstance(code, int) else 0)
-        typer.echo(f"error: {' '.join(message.split())}" if message else "", err=True)
+        if message:  # empty where the help was printed instead
+            typer.echo(f"error: {' '.join(message.split())}", err=True)
         sys.exit(code)
 
 

@@ -10,7 +10,7 @@ from .. import bands
 from ..case import INTEGERS, Case, Inputs
 from ..layouts import with_layout
 from ..signals import KINDS, labels, logits
-from .upsample import BENCH, CLASSES, GEOMETRY, Make
+from .upsample import BENCH, CLASSES, EXACT, GEOMETRY, Make
 
 
 def _labels_dtype(classes: int) -> torch.dtype:
@@ -74,12 +74,13 @@ def _rows() -> Iterator[Case]:
     def counted(id: str, make: Make, *tags: str) -> Case:
         return Case(op, f"labels_{id}", make, tags=frozenset(tags), dtypes=INTEGERS)
 
-    def fused(id: str, make: Make, *tags: str) -> Case:
-        return Case(op, f"logits_{id}", make, tags=frozenset(filter(None, tags)), band=band)
+    def fused(id: str, make: Make, *tags: str, exact: bool = False) -> Case:
+        chosen = frozenset(filter(None, tags))
+        return Case(op, f"logits_{id}", make, tags=chosen, band=None if exact else band)
 
     yield counted("square", from_labels((2, 13, 37), 7), "smoke")
     yield counted("add", from_labels((1, 9, 31), 19, add=True), "odd")
-    yield counted("ignore_inside", from_labels((1, 9, 31), 5, ignore_index=2))
+    yield counted("ignore_inside", from_labels((1, 9, 31), 5, ignore_index=2), "odd")
     yield counted("one_class", from_labels((1, 9, 31), 1), "degenerate")
     yield counted("no_batch", from_labels((0, 9, 31), 3), "degenerate")
     yield counted("no_pixels", from_labels((2, 0, 31), 3), "degenerate")
@@ -95,7 +96,7 @@ def _rows() -> Iterator[Case]:
     for classes in CLASSES:
         yield fused(f"c{classes}", from_logits((1, classes, 5, 6), (13, 19)))
     for kind in KINDS:
-        yield fused(f"{kind}_x4", from_logits((1, 19, 12, 17), (48, 68), kind))
+        yield fused(f"{kind}_x4", from_logits((1, 19, 12, 17), (48, 68), kind), exact=kind in EXACT)
     yield fused("all_ignored", from_logits((1, 5, 6, 7), (24, 28), all_ignored=True), "degenerate")
     for name, shape, size in BENCH:
         for kind in ("smooth", "noise"):

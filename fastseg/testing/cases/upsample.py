@@ -39,6 +39,8 @@ BENCH: tuple[tuple[str, tuple[int, int, int, int], tuple[int, int]], ...] = (
     ("voc", (1, 21, 65, 65), (513, 513)),
     ("batch", (8, 21, 33, 33), (512, 512)),
 )
+# Small integers at a power-of-two scale: every product and sum is exact, so no tie excuses another label.
+EXACT = ("ties", "constant")
 EXPONENTIAL = ("upsample_softmax", "upsample_cross_entropy")
 Make = Callable[[int, torch.dtype, str, str], Inputs]
 
@@ -104,9 +106,9 @@ def _geometry(op: str, build: Callable[..., Make], grad: tuple[int, ...], band: 
     """Every size, with and without align_corners; every number of classes; every kind of values; the timed rows."""
     prefix = "confidence_" if "return_confidence" in options else ""
 
-    def row(id: str, make: Make, *tags: str) -> Case:
-        chosen = frozenset(filter(None, tags))
-        return Case(op, prefix + id, make, grad, chosen, exponential=op in EXPONENTIAL or bool(prefix), band=band)
+    def row(id: str, make: Make, *tags: str, exact: bool = False) -> Case:
+        chosen, exponential = frozenset(filter(None, tags)), op in EXPONENTIAL or bool(prefix)
+        return Case(op, prefix + id, make, grad, chosen, exponential=exponential, band=None if exact else band)
 
     for name, shape, size, tag in GEOMETRY:
         yield row(name, build(shape, size, **options), tag)
@@ -117,11 +119,9 @@ def _geometry(op: str, build: Callable[..., Make], grad: tuple[int, ...], band: 
         yield row(f"c{classes}", build((1, classes, 5, 6), (13, 19), **options), "degenerate" if classes == 1 else "")
     # Scales of a power of two: at others it depends on the rounding of a weight whether 0 * inf occurs.
     for kind in KINDS:
-        tag = "" if kind in ("smooth", "noise") else "degenerate"
-        yield row(
-            f"{kind}_x4", build((1, 19, 12, 17), (48, 68), kind, **options), tag, "smoke" if kind == "smooth" else ""
-        )
-    yield row("ties_x2", build((2, 5, 9, 35), (18, 70), "ties", **options), "odd", "degenerate")
+        tags = {"smooth": ("smoke",), "noise": ()}.get(kind, ("degenerate",))
+        yield row(f"{kind}_x4", build((1, 19, 12, 17), (48, 68), kind, **options), *tags, exact=kind in EXACT)
+    yield row("ties_x2", build((2, 5, 9, 35), (18, 70), "ties", **options), "smoke", "degenerate", exact=True)
     if not prefix:
         for name, shape, size in BENCH:
             for kind in ("smooth", "noise"):
