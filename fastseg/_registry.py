@@ -88,6 +88,15 @@ def declare(
     OPS[name] = Op(name, overload, reference, dtypes)
 
 
+def not_differentiable(name: str) -> dict[str, Any]:
+    """Arguments of `declare` for an op that cannot be differentiated (again): its backward says so."""
+
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise NotImplementedError(f"fastseg::{name} is not differentiable")
+
+    return {"backward": backward, "setup_context": lambda ctx, inputs, output: None}
+
+
 def call(name: str, first: Tensor, *args: Any) -> Any:
     """Run an op where `current_backend()` wants it, or raise with every reason why it cannot run there."""
     op = OPS[name]

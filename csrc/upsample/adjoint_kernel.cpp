@@ -179,7 +179,7 @@ void cross_entropy_as(const Adjoint<T>& p, int64_t begin, int64_t end) {
     const int64_t from = tile.y0 * kTile + tile.x0 - x;
     return [=, wa = p.y.lower_weight, wb = p.y.upper_weight](int64_t y) {
       const int64_t at = y * kTile - from;
-      const V<T> probability = exponential(top * wa[y] + bottom * wb[y] - load(lse + at));
+      const V<T> probability = exponential(top * wa[y] + (bottom * wb[y] - load(lse + at)));
       const I<T> hit = load_lanes<T>(label + at) == Scalar(c);
       V<T> g = probability * load(A + at) - (hit ? load(B + at) : V<T>{});
       if (kSmooth) g -= load(D + at) * w;

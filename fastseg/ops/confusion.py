@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .._registry import FLOATS, INTEGERS, call, declare
 from ..reference import confusion as reference
-from .upsample import _brief, _checked, check_ignore_index
+from .arguments import brief, check_ignore_index, checked_maps
 
 
 def confusion_matrix(
@@ -45,7 +45,7 @@ def confusion_matrix(
     """
     name = "confusion_matrix"
     if target.dim() != 3 or target.dtype not in INTEGERS:
-        raise ValueError(f"fastseg::{name}: target must be an integer tensor [N, H, W], got {_brief(target)}")
+        raise ValueError(f"fastseg::{name}: target must be an integer tensor [N, H, W], got {brief(target)}")
     if num_classes < 1:
         raise ValueError(f"fastseg::{name}: num_classes must be at least 1, got {num_classes}")
     check_ignore_index(name, ignore_index)
@@ -53,22 +53,22 @@ def confusion_matrix(
         out = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=target.device)
     elif out.shape != (num_classes, num_classes) or out.dtype != torch.int64 or not out.is_contiguous():
         raise ValueError(f"fastseg::{name}: out must be contiguous int64 [{num_classes}, {num_classes}], "
-                         f"got {_brief(out)}")  # fmt: skip
+                         f"got {brief(out)}")  # fmt: skip
     if prediction.device != target.device or out.device != target.device:
         raise ValueError(f"fastseg::{name}: every tensor must be on {target.device}, got {prediction.device}")
     if size is not None and tuple(size) != tuple(target.shape[1:]):
         raise ValueError(f"fastseg::{name}: size must be that of target {list(target.shape[1:])}, got {tuple(size)}")
     if prediction.is_floating_point():
-        _checked(name, "prediction", prediction, target.shape[1:])
+        checked_maps(name, "prediction", prediction, target.shape[1:])
         if prediction.shape[:2] != (target.shape[0], num_classes):
             raise ValueError(f"fastseg::{name}: prediction must be logits [{target.shape[0]}, {num_classes}, h, w], "
-                             f"got {_brief(prediction)}")  # fmt: skip
+                             f"got {brief(prediction)}")  # fmt: skip
         call("upsample_confusion_matrix", prediction, target, out, ignore_index, align_corners)
     elif prediction.dtype in INTEGERS and prediction.shape == target.shape:
         call("confusion_matrix", prediction, target, out, ignore_index)
     else:
         raise ValueError(f"fastseg::{name}: prediction must be integer labels {list(target.shape)} or floating logits, "
-                         f"got {_brief(prediction)}")  # fmt: skip
+                         f"got {brief(prediction)}")  # fmt: skip
     return out
 
 

@@ -5,10 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._registry import FLOATS, INTEGERS, call, declare
+from .._registry import INTEGERS, call, declare, not_differentiable
 from ..reference import upsample as reference
-
-Size = tuple[int, int] | list[int] | torch.Size
+from .arguments import Size, brief, check_ignore_index, checked_maps, empty_images, pixels, wide_dtype
 
 
 def upsample_bilinear(x: Tensor, size: Size, *, align_corners: bool = False) -> Tensor:
@@ -36,7 +35,7 @@ def upsample_bilinear(x: Tensor, size: Size, *, align_corners: bool = False) -> 
         >>> upsample_bilinear(torch.randn(1, 19, 128, 256), (1024, 2048)).shape
         torch.Size([1, 19, 1024, 2048])
     """
-    return call("upsample_bilinear", x, *_checked("upsample_bilinear", "x", x, size), align_corners)
+    return call("upsample_bilinear", x, *checked_maps("upsample_bilinear", "x", x, size), align_corners)
 
 
 def upsample_argmax(
@@ -73,7 +72,7 @@ def upsample_argmax(
         torch.uint8
     """
     name = "upsample_argmax_confidence" if return_confidence else "upsample_argmax"
-    height, width = _checked(name, "logits", logits, size)
+    height, width = checked_maps(name, "logits", logits, size)
     classes = logits.shape[1]
     if dtype not in INTEGERS:
         raise ValueError(f"fastseg::{name}: dtype must be one of {INTEGERS}, got {dtype}")
@@ -103,7 +102,7 @@ def upsample_softmax(logits: Tensor, size: Size, *, align_corners: bool = False)
         >>> upsample_softmax(torch.randn(1, 21, 65, 65), (513, 513)).sum(1).mean()
         tensor(1.)
     """
-    height, width = _checked("upsample_softmax", "logits", logits, size)
+    height, width = checked_maps("upsample_softmax", "logits", logits, size)
     return call("upsample_softmax", logits, height, width, align_corners)
 
 
@@ -130,7 +129,7 @@ def upsample_threshold(
         >>> upsample_threshold(torch.randn(1, 100, 160, 160), (640, 640)).dtype
         torch.bool
     """
-    height, width = _checked("upsample_threshold", "mask_logits", mask_logits, size)
+    height, width = checked_maps("upsample_threshold", "mask_logits", mask_logits, size)
     return call("upsample_threshold", mask_logits, height, width, float(threshold), align_corners)
 
 
@@ -179,16 +178,16 @@ def upsample_cross_entropy(
     """
     name = "upsample_cross_entropy"
     if target.dim() != 3 or target.dtype not in INTEGERS:
-        raise ValueError(f"fastseg::{name}: target must be an integer tensor [N, H, W], got {_brief(target)}")
-    _checked(name, "logits", logits, target.shape[1:])
+        raise ValueError(f"fastseg::{name}: target must be an integer tensor [N, H, W], got {brief(target)}")
+    checked_maps(name, "logits", logits, target.shape[1:])
     if target.shape[0] != logits.shape[0] or logits.shape[1] == 0:
         raise ValueError(
-            f"fastseg::{name}: logits must have the batch of target and at least one class, got {_brief(logits)}"
+            f"fastseg::{name}: logits must have the batch of target and at least one class, got {brief(logits)}"
         )
     for argument, value, shape in (("weight", weight, logits.shape[1:2]), ("pixel_weight", pixel_weight, target.shape)):
         if value is not None and (value.shape != shape or not value.is_floating_point() or value.requires_grad):
             raise ValueError(f"fastseg::{name}: {argument} must be floating, {list(shape)} and without gradient, "
-                             f"got {_brief(value)}")  # fmt: skip
+                             f"got {brief(value)}")  # fmt: skip
     if reduction not in reference.REDUCTIONS:
         raise ValueError(f"fastseg::{name}: reduction must be one of {reference.REDUCTIONS}, got {reduction!r}")
     if not 0.0 <= label_smoothing <= 1.0:
@@ -203,50 +202,6 @@ def upsample_cross_entropy(
     return loss
 
 
-def check_ignore_index(op: str, ignore_index: int) -> None:
-    """The kernels compare labels as int32, with the two extremes standing for everything beyond."""
-    if not abs(ignore_index) < 2**31 - 1:
-        raise ValueError(f"fastseg::{op}: ignore_index must be between -2^31 + 1 and 2^31 - 1, got {ignore_index}")
-
-
-def _brief(x: Tensor) -> str:
-    return f"{x.dtype} {list(x.shape)}"
-
-
-def _checked(op: str, argument: str, x: Tensor, size: Size) -> tuple[int, int]:
-    """Check a batch of maps and a target size; return the size."""
-    if not isinstance(x, Tensor) or x.dim() != 4 or x.dtype not in FLOATS:
-        got = _brief(x) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"fastseg::{op}: {argument} must be a floating tensor [N, C, h, w], got {got}")
-    if len(size) != 2 or min(size) < 0:
-        raise ValueError(f"fastseg::{op}: size must be (H, W) in pixels, got {tuple(size)}")
-    height, width = size
-    if (x.shape[2] == 0 or x.shape[3] == 0) and x.shape[0] and height and width:
-        raise ValueError(f"fastseg::{op}: {argument} must have pixels to make {tuple(size)} from, got {_brief(x)}")
-    return height, width
-
-
-def _images(like: Tensor, shape: tuple[Any, ...], dtype: torch.dtype) -> Tensor:
-    """An empty [N, C, H, W] in the memory format of `like`."""
-    _, c, h, w = shape
-    if reference.memory_format(like) is torch.channels_last:
-        return like.new_empty_strided(shape, (h * w * c, 1, w * c, c), dtype=dtype)
-    return like.new_empty_strided(shape, (c * h * w, h * w, w, 1), dtype=dtype)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _once(name: str) -> dict[str, Any]:
-    """Autograd of an op that cannot be differentiated (again): it says so."""
-
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise NotImplementedError(f"fastseg::{name} is not differentiable")
-
-    return {"backward": backward, "setup_context": lambda ctx, inputs, output: None}
-
-
 def _save_size(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.size, ctx.align_corners = inputs[0].shape[2:], inputs[3]
 
@@ -259,34 +214,40 @@ def _bilinear_again(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return torch.ops.fastseg.upsample_bilinear(grad, *ctx.size, ctx.align_corners), None, None, None
 
 
-def _pixels(shape: Any, *size: Any) -> int:
-    return int(shape[0] * shape[1] * size[0] * size[1])
+def _save_output(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _save_size(ctx, inputs, output)
+    ctx.save_for_backward(output)
+
+
+def _softmax_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    size = *ctx.size, ctx.align_corners
+    return torch.ops.fastseg.upsample_softmax_backward(grad, *ctx.saved_tensors, *size), None, None, None
 
 
 declare(
     "upsample_bilinear(Tensor x, SymInt height, SymInt width, bool align_corners) -> Tensor",
     reference=reference.upsample_bilinear,
-    fake=lambda x, h, w, align: _images(x, (*x.shape[:2], h, w), x.dtype),
+    fake=lambda x, h, w, align: empty_images(x, (*x.shape[:2], h, w), x.dtype),
     setup_context=_save_size,
     backward=_bilinear_backward,
     per_sample=True,
-    flops=lambda shape, h, w, *_, **__: 6 * _pixels(shape, h, w),
+    flops=lambda shape, h, w, *_, **__: 6 * pixels(shape, h, w),
 )
 declare(
     "upsample_bilinear_backward(Tensor grad, SymInt height, SymInt width, bool align_corners) -> Tensor",
     reference=reference.upsample_bilinear_backward,
-    fake=lambda grad, h, w, align: _images(grad, (*grad.shape[:2], h, w), grad.dtype),
+    fake=lambda grad, h, w, align: empty_images(grad, (*grad.shape[:2], h, w), grad.dtype),
     setup_context=_save_size,
     backward=_bilinear_again,
     per_sample=True,
-    flops=lambda shape, *_, **__: 6 * _pixels(shape, *shape[2:]),
+    flops=lambda shape, *_, **__: 6 * pixels(shape, *shape[2:]),
 )
 declare(
     "upsample_argmax(Tensor logits, SymInt height, SymInt width, bool align_corners, ScalarType dtype) -> Tensor",
     reference=reference.upsample_argmax,
     fake=lambda x, h, w, align, dtype: x.new_empty((x.shape[0], h, w), dtype=dtype),
     per_sample=True,
-    flops=lambda shape, h, w, *_, **__: 7 * _pixels(shape, h, w),
+    flops=lambda shape, h, w, *_, **__: 7 * pixels(shape, h, w),
 )
 declare(
     "upsample_argmax_confidence(Tensor logits, SymInt height, SymInt width, bool align_corners, ScalarType dtype)"
@@ -294,47 +255,42 @@ declare(
     reference=reference.upsample_argmax_confidence,
     fake=lambda x, h, w, align, dtype: (
         x.new_empty((x.shape[0], h, w), dtype=dtype),
-        x.new_empty((x.shape[0], h, w), dtype=_wide(x.dtype)),
+        x.new_empty((x.shape[0], h, w), dtype=wide_dtype(x.dtype)),
     ),
     per_sample=True,
-    flops=lambda shape, h, w, *_, **__: 17 * _pixels(shape, h, w),
-    **_once("upsample_argmax_confidence"),
+    flops=lambda shape, h, w, *_, **__: 17 * pixels(shape, h, w),
+    **not_differentiable("upsample_argmax_confidence"),
 )
 declare(
     "upsample_softmax(Tensor logits, SymInt height, SymInt width, bool align_corners) -> Tensor",
     reference=reference.upsample_softmax,
-    fake=lambda x, h, w, align: _images(x, (*x.shape[:2], h, w), x.dtype),
-    setup_context=lambda ctx, inputs, output: (_save_size(ctx, inputs, output), ctx.save_for_backward(output))[0],
-    backward=lambda ctx, grad: (
-        torch.ops.fastseg.upsample_softmax_backward(grad, *ctx.saved_tensors, *ctx.size, ctx.align_corners),
-        None,
-        None,
-        None,
-    ),
+    fake=lambda x, h, w, align: empty_images(x, (*x.shape[:2], h, w), x.dtype),
+    setup_context=_save_output,
+    backward=_softmax_backward,
     autocast=torch.float32,
     per_sample=True,
-    flops=lambda shape, h, w, *_, **__: 18 * _pixels(shape, h, w),
+    flops=lambda shape, h, w, *_, **__: 18 * pixels(shape, h, w),
 )
 declare(
     "upsample_softmax_backward(Tensor grad, Tensor output, SymInt height, SymInt width, bool align_corners) -> Tensor",
     reference=reference.upsample_softmax_backward,
-    fake=lambda grad, output, h, w, align: _images(output, (*output.shape[:2], h, w), output.dtype),
+    fake=lambda grad, output, h, w, align: empty_images(output, (*output.shape[:2], h, w), output.dtype),
     per_sample=True,
-    flops=lambda shape, *_, **__: 10 * _pixels(shape, *shape[2:]),
-    **_once("upsample_softmax_backward"),
+    flops=lambda shape, *_, **__: 10 * pixels(shape, *shape[2:]),
+    **not_differentiable("upsample_softmax_backward"),
 )
 declare(
     "upsample_threshold(Tensor mask_logits, SymInt height, SymInt width, float threshold, bool align_corners)"
     " -> Tensor",
     reference=reference.upsample_threshold,
-    fake=lambda x, h, w, threshold, align: _images(x, (*x.shape[:2], h, w), torch.bool),
+    fake=lambda x, h, w, threshold, align: empty_images(x, (*x.shape[:2], h, w), torch.bool),
     per_sample=True,
-    flops=lambda shape, h, w, *_, **__: 7 * _pixels(shape, h, w),
+    flops=lambda shape, h, w, *_, **__: 7 * pixels(shape, h, w),
 )
 
 
 def _loss_fake(logits: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
-    wide = _wide(logits.dtype)
+    wide = wide_dtype(logits.dtype)
     loss = logits.new_empty(target.shape if options[4] == 0 else ())
     return loss, logits.new_empty(target.shape, dtype=wide), logits.new_empty((), dtype=wide)
 
@@ -359,13 +315,13 @@ declare(
     setup_context=_loss_context,
     backward=_loss_backward,
     autocast=torch.float32,
-    flops=lambda shape, target, *_, **__: 18 * _pixels(shape, *target[1:]),
+    flops=lambda shape, target, *_, **__: 18 * pixels(shape, *target[1:]),
 )
 declare(
     "upsample_cross_entropy_backward(Tensor grad, Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight,"
     f" Tensor lse, Tensor total, {_LOSS} -> Tensor",
     reference=reference.upsample_cross_entropy_backward,
-    fake=lambda grad, logits, *_: _images(logits, tuple(logits.shape), logits.dtype),
-    flops=lambda grad, shape, target, *_, **__: 20 * _pixels(shape, *target[1:]),
-    **_once("upsample_cross_entropy_backward"),
+    fake=lambda grad, logits, *_: empty_images(logits, tuple(logits.shape), logits.dtype),
+    flops=lambda grad, shape, target, *_, **__: 20 * pixels(shape, *target[1:]),
+    **not_differentiable("upsample_cross_entropy_backward"),
 )

@@ -1,0 +1,134 @@
+#include "arguments.h"
+
+namespace fastseg {
+namespace {
+
+template <class T>
+const SoftmaxKernels<T>& softmax_kernels() {
+  if constexpr (sizeof(T) == 4)
+    return FASTSEG_PICK(softmax_f32);
+  else
+    return FASTSEG_PICK(softmax_f64);
+}
+
+// Runs one of the softmax kernels over all cell rows; fill() completes its parameters.
+template <class T, class Fill>
+void run_softmax(void (*kernel)(const Softmax<T>&, int64_t, int64_t), const Tensor& logits, Float type, int64_t height,
+                 int64_t width, bool align_corners, const Fill& fill) {
+  const Source<T> source(logits, type);
+  const AxisTable<T> ys(logits, logits.size(2), height, align_corners),
+      xs(logits, logits.size(3), width, align_corners);
+  const int64_t c = logits.size(1), per_range = 3 * c * kPadding;
+  const Ranges ranges(logits.size(0) * logits.size(2), 10 * c * (height / logits.size(2) + 1) * width);
+  Tensor scratch = empty(logits, {ranges.slots, per_range}, kScalar<T>);
+  ranges.run([&](int64_t slot, int64_t b, int64_t e) {
+    Softmax<T> p{};
+    p.source = source.maps;
+    p.y = ys.axis;
+    p.x = xs.axis;
+    p.scratch = (T*)scratch.data_ptr() + slot * per_range;
+    fill(p);
+    kernel(p, b, e);
+  });
+}
+
+Tensor upsample_softmax(const Tensor& logits, int64_t height, int64_t width, bool align_corners) {
+  const Float type = check_maps("upsample_softmax", "logits", logits, height, width);
+  took("upsample_softmax");
+  const bool last = is_channels_last(logits);
+  Tensor out = empty_images(logits, logits.size(0), logits.size(1), height, width, logits.scalar_type(), last);
+  if (out.numel() == 0) return out;
+  by_type(type, [&](auto zero) {
+    using T = decltype(zero);
+    run_softmax<T>(softmax_kernels<T>().softmax, logits, type, height, width, align_corners,
+                   [&](Softmax<T>& p) { p.out = strided(out, type); });
+  });
+  return out;
+}
+
+std::tuple<Tensor, Tensor> upsample_argmax_confidence(const Tensor& logits, int64_t height, int64_t width,
+                                                      bool align_corners, ScalarType dtype) {
+  const Float type = check_maps("upsample_argmax_confidence", "logits", logits, height, width);
+  const Int label_type = int_type("upsample_argmax_confidence", "dtype", dtype);
+  FASTSEG_CHECK(logits.size(1) > 0, "upsample_argmax_confidence", "logits", "have at least one class, got 0");
+  took("upsample_argmax_confidence");
+  const std::vector<int64_t> sizes{logits.size(0), height, width};
+  Tensor labels = empty(logits, sizes, dtype);
+  Tensor confidence = empty(logits, sizes, type == Float::f64 ? ScalarType::Double : ScalarType::Float);
+  if (labels.numel() == 0) return {labels, confidence};
+  by_type(type, [&](auto zero) {
+    using T = decltype(zero);
+    run_softmax<T>(softmax_kernels<T>().confidence, logits, type, height, width, align_corners, [&](Softmax<T>& p) {
+      p.labels = labels.data_ptr();
+      p.label_type = label_type;
+      p.confidence = (T*)confidence.data_ptr();
+    });
+  });
+  return {labels, confidence};
+}
+
+std::tuple<Tensor, Tensor, Tensor> upsample_cross_entropy(const Tensor& logits, const Tensor& target,
+                                                          const std::optional<Tensor>& weight,
+                                                          const std::optional<Tensor>& pixel_weight,
+                                                          int64_t ignore_index, double smoothing, int64_t reduction,
+                                                          bool align_corners) {
+  constexpr const char* op = "upsample_cross_entropy";
+  FASTSEG_CHECK(target.dim() == 3, op, "target", "be [N, H, W], got ", target.dim(), " dimensions");
+  const int64_t n = target.size(0), height = target.size(1), width = target.size(2);
+  const Float type = check_maps(op, "logits", logits, height, width);
+  const Int target_type = int_type(op, "target", target.scalar_type());
+  FASTSEG_CHECK(logits.size(0) == n && logits.size(1) > 0, op, "logits", "have the batch of target and classes, got ",
+                logits.size(0), " x ", logits.size(1));
+  check_weights(op, weight, pixel_weight, logits, target);
+  took(op);
+  return by_type(type, [&](auto zero) {
+    using T = decltype(zero);
+    const Tensor labels = torch::stable::contiguous(target);
+    const auto plain = [](const std::optional<Tensor>& x) -> std::optional<Tensor> {
+      if (!x) return std::nullopt;
+      return torch::stable::contiguous(torch::stable::to(*x, kScalar<T>));
+    };
+    const auto class_weight = plain(weight), pixel = plain(pixel_weight);
+    const int64_t rows = n * logits.size(2);
+    Tensor lse = empty(logits, {n, height, width}, kScalar<T>);
+    Tensor loss = reduction == 0 ? empty(logits, {n, height, width}, kScalar<T>) : lse;
+    std::vector<double> sums(2 * rows, 0.0);
+    std::vector<int64_t> bad(rows, -1);
+    if (target.numel() > 0)
+      run_softmax<T>(softmax_kernels<T>().cross_entropy, logits, type, height, width, align_corners,
+                     [&](Softmax<T>& p) {
+                       p.target = labels.data_ptr();
+                       p.target_type = target_type;
+                       p.ignore_index = int32_t(ignore_index);
+                       p.weight = class_weight ? (const T*)class_weight->data_ptr() : nullptr;
+                       p.pixel_weight = pixel ? (const T*)pixel->data_ptr() : nullptr;
+                       p.smoothing = T(smoothing);
+                       p.lse = (T*)lse.data_ptr();
+                       p.loss = reduction == 0 ? (T*)loss.data_ptr() : nullptr;
+                       p.sums = sums.data();
+                       p.bad = bad.data();
+                     });
+    double total_loss = 0, total_weight = 0;
+    for (int64_t i = 0; i < rows; ++i) {
+      if (bad[i] >= 0) fail_label(op, "target", labels, target_type, bad[i], logits.size(1));
+      total_loss += sums[2 * i];
+      total_weight += sums[2 * i + 1];
+    }
+    Tensor total = empty(logits, {}, kScalar<T>);
+    *(T*)total.data_ptr() = T(total_weight);
+    if (reduction != 0) {
+      loss = empty(logits, {}, kScalar<T>);
+      *(T*)loss.data_ptr() = T(reduction == 1 ? total_loss / total_weight : total_loss);
+    }
+    return std::tuple<Tensor, Tensor, Tensor>(torch::stable::to(loss, logits.scalar_type()), lse, total);
+  });
+}
+
+}  // namespace
+}  // namespace fastseg
+
+STABLE_TORCH_LIBRARY_IMPL(fastseg, CPU, m) {
+  m.impl("upsample_argmax_confidence", TORCH_BOX(&fastseg::upsample_argmax_confidence));
+  m.impl("upsample_softmax", TORCH_BOX(&fastseg::upsample_softmax));
+  m.impl("upsample_cross_entropy", TORCH_BOX(&fastseg::upsample_cross_entropy));
+}
