@@ -1,6 +1,6 @@
 """Segment a photo with the shipped network: labels, an overlay, and the background blurred.
 
-    python examples/segment_photo.py PHOTO FOLDER [WEIGHTS]
+python examples/segment_photo.py PHOTO FOLDER [WEIGHTS]
 """
 
 import sys

@@ -181,5 +181,7 @@ def _table(rows: list[dict[str, Any]], out: Path) -> "Table":
     table.add_column("classes", ratio=1)
     for row in rows:
         found = ", ".join(f"{name} {share:.0%}" for name, share in row["classes"].items() if share >= 5e-3)
-        table.add_row(Text(Path(row["file"]).name), f"{row['width']} x {row['height']}", f"{row['ms']:.0f}", Text(found))
+        table.add_row(
+            Text(Path(row["file"]).name), f"{row['width']} x {row['height']}", f"{row['ms']:.0f}", Text(found)
+        )
     return table

@@ -94,7 +94,9 @@ def upsample_cross_entropy(
     pixel = class_weight[index] if pixel_weight is None else class_weight[index] * pixel_weight.to(full.dtype)
     pixel = pixel.masked_fill(~valid, 0)
 
-    lse = full.logsumexp(1)
+    # Not torch.logsumexp, which is inf for a class at +inf where F.cross_entropy is NaN.
+    most = full.detach().amax(1)
+    lse = most + (full - most[:, None]).exp().sum(1).log()
     loss = (lse - full.gather(1, index[:, None])[:, 0]).masked_fill(~valid, 0) * pixel * (1 - label_smoothing)
     if label_smoothing:
         uniform = ((lse[:, None] - full) * class_weight[:, None, None]).sum(1).masked_fill(~valid, 0)

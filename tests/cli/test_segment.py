@@ -37,7 +37,7 @@ def test_labels_equal_predict(run: Run, network: DeepLabV3Plus, photos: list[Pat
 
 def test_names_with_brackets_are_printed_as_they_are(run: Run, photos: list[Path], tmp_path: Path) -> None:
     photo = photos[0].rename(tmp_path / "[red]a.png")
-    assert "[red]a.png" in run("segment", photo, "-o", "out").stdout.replace("\n", "")
+    assert "[red]a.png" in run("segment", photo, "-o", tmp_path / "out").stdout.replace("\n", "")
 
 
 def test_pictures(run: Run, photos: list[Path], tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""What the compiled library needs and does to a process."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastseg import _native, testing
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(not _native.loaded, reason="the library is looked at: " + _native.why_not)
+
+
+def output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def undefined() -> list[str]:
+    """Names that the loader must find elsewhere, without their versions."""
+    lines = output("nm", "-D", "--undefined-only", str(_native.LIBRARY)).splitlines()
+    return [line.split()[-1].split("@")[0] for line in lines]
+
+
+def test_it_needs_no_python() -> None:
+    assert not [name for name in undefined() if name.startswith(("Py", "_Py"))]
+
+
+def test_it_needs_nothing_of_torch_but_the_stable_abi() -> None:
+    names = undefined()
+    assert any(name.startswith("aoti_torch_") for name in names)
+    demangled = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout
+    assert not re.findall(r"^.*\b(?:at|c10|torch)::.*$", demangled, re.MULTILINE)
+
+
+def test_it_exports_nothing_that_a_kernel_defines() -> None:
+    exported = output("nm", "-D", "--defined-only", "-C", str(_native.LIBRARY)).splitlines()
+    assert not [line for line in exported if "fastseg::" in line or re.search(r"_(?:base|avx2|avx512)$", line)]
+
+
+def test_it_loads_with_torch_2_10() -> None:
+    report = output(str(Path(sys.executable).parent / "torch-abi-audit"), str(_native.LIBRARY))
+    assert "STABLE" in report and re.search(r"min(?:imum)? torch\W+2\.10", report, re.IGNORECASE), report
+
+
+def test_no_object_of_an_instruction_set_has_a_weak_symbol() -> None:
+    """The linker may hand a weak function compiled for one instruction set to everybody."""
+    objects = [path for path in ROOT.glob("build/native-*/CMakeFiles/kernels_*.dir/**/*.o")]
+    if not objects:
+        pytest.skip("the tree has no build folder: the package was installed, not built here")
+    for path in objects:
+        symbols = output("nm", "-C", str(path)).splitlines()
+        assert not [line for line in symbols if re.search(r"^[0-9a-f]* *[WVu] ", line)], path
+
+
+@pytest.mark.parametrize("isa", testing.isas())
+def test_loading_and_running_it_leaves_denormals_alone(isa: str) -> None:
+    code = (
+        "import torch, fastseg\n"
+        f"torch.ops.fastseg._use_cpu_isa({isa!r})\n"
+        "fastseg.ops.upsample_softmax(torch.randn(1, 5, 9, 9), (33, 33))\n"
+        "print(2.2250738585072014e-308 / 2)\n"
+    )
+    assert float(output(sys.executable, "-c", code)) > 0
+
+
+def test_an_unknown_instruction_set_is_refused_at_import() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import fastseg"],
+        env={"FASTSEG_CPU_ISA": "sse9", "PATH": "/usr/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0 and "sse9" in done.stderr
+
+
+@pytest.mark.parametrize("isa", testing.isas())
+def test_the_variable_chooses_the_instruction_set(isa: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from fastseg import _native; print(_native.cpu_isa())"],
+        env={"FASTSEG_CPU_ISA": isa, "PATH": "/usr/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == isa
+
+
+def test_build_info_and_ceilings_need_no_torch() -> None:
+    """`fastseg._C` links no torch, and what it measures is positive and grows no slower than a thread."""
+    module = next((ROOT / "fastseg").glob("_C.*.so"))
+    code = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('fastseg._C', {str(module)!r})\n"
+        "c = importlib.util.module_from_spec(spec); spec.loader.exec_module(c)\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert c.build_info()['compiler'] and 'base' in c.isas()\n"
+        "assert c.measure_copy(1) > 1e8 and c.measure_fma(1) > 1e8\n"
+    )
+    output(sys.executable, "-c", code)

@@ -1,0 +1,124 @@
+"""Each way to install the package gives one that works, in a clean environment outside the tree."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from fastseg import testing
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.packaging
+# Run outside the tree, so that only what was installed can be imported.
+WORKS = """
+import importlib.metadata, pathlib, sys
+import fastseg, fastseg.kernels
+from fastseg import _native, testing
+assert importlib.metadata.version("fastseg") == fastseg.__version__
+assert fastseg.kernels.__name__ == "fastseg.kernels"
+assert (pathlib.Path(fastseg.__file__).parent / "py.typed").exists()
+assert _native.loaded == (sys.argv[1] == "native"), _native.why_not
+from fastseg.testing.__main__ import main
+sys.exit(main())
+"""
+
+
+def run(*command: object, cwd: Path, **environment: str) -> str:
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": "", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """A clean environment that borrows this one's packages, torch above all, but not this one's fastseg."""
+    venv.create(tmp_path / "env", with_pip=False)
+    site = next((tmp_path / "env").glob("lib/python*/site-packages"))
+    borrowed = site / "borrowed"
+    borrowed.mkdir()
+    for path in sorted(Path(p) for p in sys.path if p.endswith("site-packages")):
+        for entry in path.iterdir():
+            if "fastseg" not in entry.name and not (borrowed / entry.name).exists():
+                (borrowed / entry.name).symlink_to(entry)
+    (site / "borrowed.pth").write_text(str(borrowed))
+    return tmp_path / "env" / "bin" / "python"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of what git would clone, with the compiled objects so that building is short."""
+    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).splitlines()
+    for name in listed:
+        if (ROOT / name).is_file():
+            (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tmp_path / "tree" / name)
+    return tmp_path / "tree"
+
+
+def pip(python: Path, *arguments: object, **environment: str) -> str:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    quiet = ("-m", "pip", "--disable-pip-version-check", "install", "--no-build-isolation", "--no-deps", "-v")
+    return run(python, *quiet, *arguments, cwd=python.parent, PATH=path, **environment)
+
+
+def works(python: Path, kind: str) -> str:
+    run(python, "-c", WORKS, kind, cwd=python.parent)
+    return run(python, "-m", "fastseg.cli.main", "doctor", cwd=python.parent)
+
+
+def test_wheel(python: Path, tree: Path) -> None:
+    pip(python, tree, FASTSEG_NATIVE="1")
+    shutil.rmtree(tree)
+    assert testing.best_isa() in works(python, "native")
+
+
+@pytest.mark.parametrize("mode", ["lenient", "strict"])
+def test_editable(python: Path, tree: Path, mode: str) -> None:
+    pip(python, "-e", tree, "--config-settings", f"editable_mode={mode}", FASTSEG_NATIVE="1")
+    works(python, "native")
+
+
+def test_source_archive_then_wheel(python: Path, tree: Path, tmp_path: Path) -> None:
+    run(sys.executable, "setup.py", "-q", "sdist", "-d", tmp_path, cwd=tree)
+    (archive,) = tmp_path.glob("fastseg-*.tar.gz")
+    shutil.rmtree(tree)
+    pip(python, archive, FASTSEG_NATIVE="1")
+    works(python, "native")
+
+
+def test_pure_python(python: Path, tree: Path) -> None:
+    last = pip(python, tree, FASTSEG_NATIVE="0")
+    assert "FASTSEG_NATIVE=0" in last
+    warned = run(python, "-c", WORKS, "reference", cwd=python.parent)
+    assert warned.count("RuntimeWarning") == 1 and "runs its slow reference" in warned
+    assert "was not built" in works(python, "reference")
+
+
+def test_a_demanded_build_that_is_impossible_fails(python: Path, tree: Path) -> None:
+    done = subprocess.run(
+        [str(python), "-m", "pip", "install", "--no-build-isolation", "--no-deps", "-v", str(tree)],
+        cwd=python.parent,
+        env={**os.environ, "PYTHONPATH": "", "FASTSEG_NATIVE": "1", "CXX": "no-such-compiler"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0 and "FASTSEG_NATIVE=1, but" in done.stdout + done.stderr
+
+
+def test_kernels_are_imported_by_one_name_only() -> None:
+    code = "import sys; sys.path.insert(0, '.'); import kernels"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "fastseg.kernels" in done.stderr

@@ -1,0 +1,136 @@
+"""Which backend runs, who may choose it, and what is said about the others."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastseg
+from fastseg import _native, _registry, ops, testing
+
+ROOT = Path(__file__).parents[1]
+X = torch.randn(1, 3, 4, 5)
+needs_native = pytest.mark.skipif(not _native.loaded, reason="asks for the library: " + _native.why_not)
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh process."""
+    given = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=False)
+
+
+def paths(backend: str) -> list[str]:
+    with fastseg.backend(backend), fastseg.trace() as taken:
+        ops.upsample_bilinear(X, (8, 10))
+    return taken
+
+
+def test_reference_runs_the_reference() -> None:
+    assert paths("reference") == ["upsample_bilinear:reference"]
+
+
+@needs_native
+@pytest.mark.parametrize("backend", ["auto", "native"])
+def test_native_runs_the_kernel(backend: str) -> None:
+    assert paths(backend) == [f"upsample_bilinear:cpu/{_native.cpu_isa()}"]
+
+
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_an_explicit_choice_never_falls_back(backend: str) -> None:
+    words = f"fastseg::upsample_bilinear: backend must be able to run, got '{backend}'"
+    with fastseg.backend(backend), pytest.raises(RuntimeError, match=words) as caught:
+        ops.upsample_bilinear(X, (8, 10))
+    for reason in _registry.supports(_registry.OPS["upsample_bilinear"], X, backend):
+        assert reason in str(caught.value)
+
+
+def test_every_reason_is_given() -> None:
+    reasons = _registry.supports(_registry.OPS["upsample_bilinear"], X.to(torch.complex64), "triton")
+    assert len(reasons) == 2 and "torch.complex64" in reasons[0] and "triton" in reasons[1]
+
+
+def test_the_choice_ends_with_the_block_even_after_an_error() -> None:
+    with pytest.raises(KeyError), fastseg.backend("reference"):
+        with fastseg.backend("triton"):
+            pass
+        assert paths_now() == ["upsample_bilinear:reference"]
+        raise KeyError
+    assert fastseg._config.current_backend() == "auto"
+
+
+def paths_now() -> list[str]:
+    with fastseg.trace() as taken:
+        ops.upsample_bilinear(X, (8, 10))
+    return taken
+
+
+def test_the_variable_is_where_the_choice_starts() -> None:
+    code = (
+        "import torch, fastseg\n"
+        "with fastseg.trace() as paths: fastseg.ops.upsample_bilinear(torch.zeros(1, 1, 2, 2), (4, 4))\n"
+        "print(paths)"
+    )
+    assert python(code, FASTSEG_BACKEND="reference").stdout.strip() == "['upsample_bilinear:reference']"
+    wrong = python(code, FASTSEG_BACKEND="gpu")
+    assert wrong.returncode != 0 and "FASTSEG_BACKEND must be one of" in wrong.stderr and "'gpu'" in wrong.stderr
+    refused = python(code, FASTSEG_BACKEND="cuda")
+    assert refused.returncode != 0 and "backend must be able to run, got 'cuda'" in refused.stderr
+
+
+def test_describe_says_what_would_run_and_why_not_the_others() -> None:
+    description = fastseg.describe("upsample_argmax", X, (8, 10))
+    assert description == fastseg.describe(ops.upsample_argmax, logits=X, size=(8, 10))
+    assert description.path == testing.expected_path(testing.best_isa())
+    assert {"triton", "cuda"} <= set(description.reasons) and all(description.reasons.values())
+    assert paths("auto") == [f"upsample_bilinear:{description.path}"]
+    with fastseg.backend("reference"):
+        assert fastseg.describe("upsample_argmax", X, (8, 10)).path == "reference"
+    with fastseg.backend("cuda"):
+        assert fastseg.describe("upsample_argmax", X, (8, 10)).path == "none"
+    with pytest.raises(ValueError, match="op must be one of .*upsample_argmax.*, got 'upsample'"):
+        fastseg.describe("upsample")
+
+
+def test_without_the_library_one_warning_and_right_results() -> None:
+    code = (
+        "import pathlib, sys, warnings, torch\n"
+        "exists = pathlib.Path.exists\n"
+        "pathlib.Path.exists = lambda p, **k: False if p.name == 'libfastseg_cpu.so' else exists(p, **k)\n"
+        "import fastseg\n"
+        "assert not fastseg._native.loaded\n"
+        "x = torch.randn(1, 3, 4, 5, requires_grad=True)\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    for _ in range(3):\n"
+        "        fastseg.ops.upsample_softmax(x, (8, 10)).sum().backward()\n"
+        "        fastseg.ops.upsample_argmax(x, (8, 10))\n"
+        "ours = [str(w.message) for w in caught if w.category is RuntimeWarning]\n"
+        "assert len(ours) == 1 and 'runs its slow reference' in ours[0] and 'was not built' in ours[0], ours\n"
+        "sys.exit(__import__('fastseg.testing.__main__', fromlist=['main']).main())\n"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@needs_native
+def test_with_the_library_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ops.upsample_bilinear(X, (8, 10))
+
+
+def test_importing_the_package_imports_no_triton() -> None:
+    assert python("import sys, fastseg; sys.exit('triton' in sys.modules)").returncode == 0
+
+
+def test_a_traced_block_leaves_nothing_behind() -> None:
+    with fastseg.trace() as first:
+        ops.upsample_bilinear(X, (8, 10))
+    ops.upsample_bilinear(X, (8, 10))
+    with fastseg.trace() as second:
+        pass
+    assert len(first) == 1 and not second
