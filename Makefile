@@ -18,9 +18,9 @@ demo: $(VENV)/built ## segment two portraits and compare stock PyTorch with fast
 	$(VENV)/bin/fastseg demo
 
 test: $(VENV)/built ## everything but the comparison with peers, under 15 minutes on two cores
-	$(VENV)/bin/python -m pytest -n 2 $(PYTEST)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(PYTEST)
 
-parity: $(PARITY)/installed ## compare with torchvision, torchmetrics, scikit-learn and others, in $(PARITY)
+parity: $(PARITY)/installed ## compare with torchvision, torchmetrics, scikit-learn and others
 	$(PARITY)/bin/python -m pytest tests/parity $(PYTEST)
 
 bench: $(VENV)/built ## time the goals' rows, record them, draw the README's table from them

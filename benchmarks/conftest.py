@@ -31,6 +31,7 @@ def store(path: Path, rows: list[Row]) -> None:
     """Append rows; a row with the same key is replaced."""
     lines = path.read_text().splitlines() if path.exists() else []
     kept = {key_of(row): row for row in (*map(json.loads, lines), *rows)}
+    path.parent.mkdir(exist_ok=True)
     partial = path.with_suffix(".tmp")
     partial.write_text("".join(json.dumps(row) + "\n" for row in kept.values()))
     partial.replace(path)

@@ -91,7 +91,7 @@ def test_describe_says_what_would_run_and_why_not_the_others() -> None:
         assert fastseg.describe("upsample_argmax", X, (8, 10)).path == "reference"
     with fastseg.backend("cuda"):
         assert fastseg.describe("upsample_argmax", X, (8, 10)).path == "none"
-    with pytest.raises(ValueError, match="op must be one of .*upsample_argmax.*, got 'upsample'"):
+    with pytest.raises(ValueError, match=r"op must be one of .*upsample_argmax.*, got 'upsample'"):
         fastseg.describe("upsample")
 
 

@@ -143,7 +143,9 @@ template <class T>
 struct Sum {
   double lanes[Simd<T>::lanes] = {};
   void add(V<T> v) {
-    for (int l = 0; l < Simd<T>::lanes; ++l) lanes[l] += v[l];
+    T terms[Simd<T>::lanes];
+    store(terms, v);
+    for (int l = 0; l < Simd<T>::lanes; ++l) lanes[l] += terms[l];
   }
   double total() const {
     double all = 0;
@@ -152,47 +154,82 @@ struct Sum {
   }
 };
 
+// One vector of pixels between the sum of exponentials and its logarithm.
+template <class T>
+struct Pending {
+  V<T> most, sum, chosen, uniform;  // uniform: sum of the weighted values, for label smoothing
+  I<T> valid;
+};
+
 template <class T, bool kSmooth>
 void cross_entropy_as(const Softmax<T>& p, int64_t begin, int64_t end) {
   constexpr int L = Simd<T>::lanes;
   using Scalar = typename Simd<T>::Int;
   const Scalar classes = Scalar(p.source.c), ignored = p.ignore_index;
+  const T rest = p.smoothing / T(classes);
   T class_total = 0;
   for (int64_t c = 0; c < classes; ++c) class_total += p.weight ? p.weight[c] : T(1);
-  for (int64_t i = begin; i < end; ++i) {
-    Sum<T> losses, weights;
-    int64_t bad = -1;
-    each_row(p, i, [&](const Block<T>& block, int64_t y, int64_t, int64_t n, int64_t pixel) {
-      const V<T> most = block.row(y);
-      const V<T> lse = most + logarithm(block.template sum<false>(most));
-      store_some(p.lse + pixel, lse, n);
+  Sum<T> losses, weights;
+  int64_t bad = -1;
 
+  // The logarithms of a tile come after its sums: one by one, each would wait for the chain before it.
+  const auto open = [&](const Block<T>& block, int64_t y, int64_t n, int64_t pixel) {
+    Pending<T> out;
+    out.most = block.row(y);
+    const I<T> target = load_labels<T>(p.target, p.target_type, pixel, n, p.ignore_index);
+    const I<T> counted = target != ignored, inside = (target >= 0) & (target < classes);
+    if (any<T>(counted & ~inside))
+      for (int64_t l = 0; l < n; ++l)
+        if (counted[l] && !inside[l] && (bad < 0 || pixel + l < bad)) bad = pixel + l;
+    out.valid = counted & inside;
+    const I<T> index = out.valid ? target : I<T>{};
+    Scalar places[L];
+    T chosen[L];
+    memcpy(places, &index, sizeof index);
+    for (int l = 0; l < L; ++l) chosen[l] = block.value[places[l] * L + l];
+    out.chosen = load(chosen);
+    out.uniform = V<T>{};
+    if (kSmooth)
+      for (int64_t c = 0; c < classes; ++c) out.uniform += load(block.value + c * L) * (p.weight ? p.weight[c] : T(1));
+    out.sum = block.template sum<false>(out.most);
+    return out;
+  };
+
+  const auto close = [&](const Pending<T>& at, int64_t n, int64_t pixel) {
+    const V<T> lse = at.most + logarithm(at.sum);
+    store_some(p.lse + pixel, lse, n);
+    V<T> pixel_scale = at.valid ? splat(T(1)) : V<T>{};
+    if (p.pixel_weight)
+      for (int64_t l = 0; l < n; ++l) pixel_scale[l] *= p.pixel_weight[pixel + l];
+    V<T> scale = pixel_scale;
+    if (p.weight) {
       const I<T> target = load_labels<T>(p.target, p.target_type, pixel, n, p.ignore_index);
-      const I<T> counted = target != ignored, inside = (target >= 0) & (target < classes);
-      if (any<T>(counted & ~inside))
-        for (int64_t l = 0; l < n; ++l)
-          if (counted[l] && !inside[l] && (bad < 0 || pixel + l < bad)) bad = pixel + l;
-      const I<T> valid = counted & inside;
-      const I<T> index = valid ? target : I<T>{};
-      V<T> chosen, scale = valid ? splat(T(1)) : V<T>{}, pixel_scale = scale;
-      for (int l = 0; l < L; ++l) chosen[l] = block.value[index[l] * L + l];
-      if (p.pixel_weight)
-        for (int64_t l = 0; l < n; ++l) pixel_scale[l] *= p.pixel_weight[pixel + l];
-      scale = pixel_scale;
-      if (p.weight)
-        for (int64_t l = 0; l < n; ++l) scale[l] *= p.weight[index[l]];
+      for (int64_t l = 0; l < n; ++l)
+        if (at.valid[l]) scale[l] *= p.weight[target[l]];
+    }
+    V<T> loss = (lse - at.chosen) * scale;
+    if (kSmooth) loss = loss * (1 - p.smoothing) + (lse * class_total - at.uniform) * rest * pixel_scale;
+    loss = at.valid ? loss : V<T>{};  // 0 * NaN is not 0
+    if (p.loss) store_some(p.loss + pixel, loss, n);
+    losses.add(loss);
+    weights.add(scale);
+  };
 
-      V<T> loss = (lse - chosen) * scale;
-      if (kSmooth) {
-        V<T> uniform = lse * class_total;
-        for (int64_t c = 0; c < classes; ++c) uniform -= load(block.value + c * L) * (p.weight ? p.weight[c] : T(1));
-        loss = loss * (1 - p.smoothing) + uniform * (p.smoothing / T(classes)) * pixel_scale;
+  for (int64_t i = begin; i < end; ++i) {
+    losses = weights = {};
+    bad = -1;
+    const CellRow<T> cell(p.y, i);
+    const Block<T> block(p, cell, p.scratch);
+    for (int64_t x = 0; x < p.x.out && cell.begin < cell.end; x += L) {
+      block.across(x);
+      const int64_t n = least(L, p.x.out - x);
+      for (int64_t y = cell.begin; y < cell.end; y += kRows) {
+        Pending<T> rows[kRows];
+        const int64_t count = least(kRows, cell.end - y), pixel = (cell.image * p.y.out + y) * p.x.out + x;
+        for (int64_t j = 0; j < count; ++j) rows[j] = open(block, y + j, n, pixel + j * p.x.out);
+        for (int64_t j = 0; j < count; ++j) close(rows[j], n, pixel + j * p.x.out);
       }
-      loss = valid ? loss : V<T>{};  // 0 * NaN is not 0
-      if (p.loss) store_some(p.loss + pixel, loss, n);
-      losses.add(loss);
-      weights.add(scale);
-    });
+    }
     p.sums[2 * i] = losses.total();
     p.sums[2 * i + 1] = weights.total();
     p.bad[i] = bad;

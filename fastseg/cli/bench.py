@@ -55,8 +55,8 @@ def bench(
 
     state = f"{revision}{' dirty' if dirty else ''}"
     typer.echo(
-        f"env     {measure.machine()} {testing.best_isa()} | torch {torch.__version__} | fastseg {__version__} ({state}) "
-        f"| threads {threads} | clocks not locked"
+        f"env     {measure.machine()} {testing.best_isa()} | torch {torch.__version__} "
+        f"| fastseg {__version__} ({state}) | threads {threads} | clocks not locked"
     )
     faster = 0
     for row, lines in zip(rows, measured, strict=True):

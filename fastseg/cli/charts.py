@@ -97,9 +97,11 @@ def comparison_chart(path: Path, cases: "Sequence[Case]") -> None:
     last.tick_params(axis="y", left=False)
     sides = [side for case in cases for side in (case.stock, case.ours)]
     whole.set_xlim(0, 1.15 * max(side.total.ms for side in sides))
-    last.set_xlim(0, 1.4 * max(side.last.ms80 for side in sides))
+    # Logarithmic, because a large photo's time would leave no bar of a small one's.
+    last.set_xscale("log")
+    last.set_xlim(0.3 * min(side.last.ms20 for side in sides), 20 * max(side.last.ms80 for side in sides))
     for axes in (whole, last):
-        axes.set_xlabel("ms, median")
+        axes.set_xlabel("ms, median" if axes is whole else "ms, median, logarithmic")
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=len(STAGE_COLOURS), frameon=False)
     figure.savefig(path, dpi=140)

@@ -26,10 +26,10 @@ PORTRAITS = {
 }
 # What is measured: enlarged by a factor, and shown to the network in full or at the size of its preprocessing.
 CASES = (
-    ("as large as a phone's photo", 6, False),
+    ("four times as large", 4, False),
     ("as it is", 1, False),
     ("as it is, in full to the network", 1, True),
-    ("twice as large, in full", 2, True),
+    ("twice as large, in full to the network", 2, True),
 )
 BAR = 11
 
@@ -38,7 +38,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("demo_output"),
     model: Annotated[str | None, typer.Option(help="Model or shipped weights by name.")] = None,
     weights: Annotated[str | None, typer.Option(help="Weights file, or shipped weights by name.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.0, help="How long to measure.")] = 28.0,
+    seconds: Annotated[float, typer.Option(min=0.0, help="How long to measure.")] = 24.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Segment the portraits that matplotlib and scikit-image ship, and time every stage against stock PyTorch."""
@@ -98,7 +98,7 @@ def _portraits(console: Any) -> Iterator[tuple[str, Path]]:
 
 
 def _cases(network: Any, photo: Path, seconds: float, console: Any) -> "Iterator[Case]":
-    """The photo enlarged to a phone's 11 megapixels and as it is, as `predict` shows them to the network; then in full.
+    """The photo enlarged to 5 megapixels and as it is, as `predict` shows them to the network; then shown in full.
 
     A case that the rest of the time cannot hold, judged by the one before it, is left out with a line that says so.
     """

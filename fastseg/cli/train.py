@@ -30,6 +30,9 @@ def train(
     frozen: Annotated[str, typer.Option(help="Modules to leave untrained, separated by commas.")] = "",
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 autocast.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    stop_after: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many steps in all, to go on later.")
+    ] = None,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
     workers: Annotated[int, typer.Option(min=0, help="Data-loading processes.")] = 1,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
@@ -84,6 +87,7 @@ def train(
         recipe,
         checkpoint,
         save_every=save_every,
+        stop_after=stop_after,
         workers=workers,
         progress=progress,
         log=typer.echo,

@@ -60,5 +60,7 @@ def create_model(name: str, weights: str | Path | None = None, **arguments: Any)
     load_state(model, state)
     if "preprocess" in description and "longer_side" not in arguments:
         stored = description["preprocess"]
-        model.preprocess = Preprocess(tuple(stored["mean"]), tuple(stored["std"]), stored["longer_side"])
+        model.preprocess = Preprocess(
+            tuple(stored["mean"]), tuple(stored["std"]), stored["longer_side"], stored["multiple"]
+        )
     return model.eval()

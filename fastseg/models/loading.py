@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fastseg.models.segmentation import SegmentationModel
@@ -24,8 +24,10 @@ def save_file_atomic(tensors: Mapping[str, Tensor], path: str | Path, metadata: 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    save_file({key: value.detach().contiguous() for key, value in tensors.items()}, partial, dict(metadata))
-    with open(partial, "rb") as file:
+    content = save({key: value.detach().contiguous() for key, value in tensors.items()}, dict(metadata))
+    with open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
 

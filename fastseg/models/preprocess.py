@@ -15,18 +15,21 @@ class Preprocess:
         mean: per-channel mean, RGB.
         std: per-channel scale, RGB.
         longer_side: the image is resized so that its longer side has this many pixels; None keeps its size.
+        multiple: where the image is resized, both sides are rounded to multiples of this. A multiple of the output
+            stride keeps feature maps of every stride in step, at the price of a slightly changed aspect ratio.
     """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     longer_side: int | None = None
+    multiple: int = 16
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Give the size (height, width) at which an image of this size is shown to the model."""
         if self.longer_side is None:
             return height, width
-        scale = self.longer_side / max(height, width)
-        return max(1, round(height * scale)), max(1, round(width * scale))
+        scale = self.longer_side / max(height, width) / self.multiple
+        return max(1, round(height * scale)) * self.multiple, max(1, round(width * scale)) * self.multiple
 
     def normalise(self, images: Tensor) -> Tensor:
         """Map RGB of 0..255 ``[N, 3, H, W]`` to the model's range, without resizing."""

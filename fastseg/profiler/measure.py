@@ -27,7 +27,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What this machine reaches at a thread count: bytes per second of a copy (read and written), and FLOP/s of FMAs."""
+    """What this machine reaches: bytes per second of a copy (read and written), and FLOP/s of multiply-adds."""
 
     bytes_per_second: float
     flops_per_second: float
@@ -40,7 +40,7 @@ class Ceilings:
 def timing_of(seconds: Sequence[float]) -> Timing:
     """Summarise samples."""
     if len(seconds) == 1:
-        return Timing(*[1e3 * seconds[0]] * 3, 1)
+        return Timing(1e3 * seconds[0], 1e3 * seconds[0], 1e3 * seconds[0], 1)
     fifths = statistics.quantiles(seconds, n=5, method="inclusive")
     return Timing(1e3 * statistics.median(seconds), 1e3 * fifths[0], 1e3 * fifths[3], len(seconds))
 

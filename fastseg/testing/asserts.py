@@ -9,6 +9,9 @@ from . import tolerances
 from .bands import Band
 
 
+PIECE = 1 << 20
+
+
 def _first(bad: Tensor) -> tuple[int, ...]:
     return tuple(bad.nonzero()[0].tolist())
 
@@ -32,31 +35,40 @@ def assert_close(got: Tensor, truth: Tensor, plain: Tensor, floor: float, what: 
         what: names the result in the message.
     """
     assert_shape(got, truth, what)
-    g, p = got.double(), plain.double()
-    # Beyond the range of a narrow dtype infinity is the right answer.
-    rounded = truth.to(got.dtype).double()
-    finite = rounded.isfinite()
-    wrong = ~torch.where(finite, g.isfinite(), (g == rounded) | (g.isnan() & rounded.isnan()))
-    if wrong.any():
-        at = _first(wrong)
-        raise AssertionError(f"{what}{list(at)}: {g[at].item()} where the truth is {truth[at].item()}")
-    if not finite.any():
-        return
-    g, p, t = g[finite], p[finite], truth[finite]
-    error, plain_error = (g - t).abs(), (p - t).abs().nan_to_num(0, 0, 0)
-    allowed = tolerances.PLAIN * plain_error.max() + floor * t.abs().max()
-    if error.max() > allowed:
-        full = torch.where(finite, (got.double() - truth).abs(), 0.0)
-        at = _first(full > allowed)
+    error = plain_error = largest = 0.0
+    # In pieces: temporaries of large results would be mapped and cleared afresh each time.
+    pieces = zip(*(x.flatten().split(PIECE) for x in (got, truth, plain)), strict=True)
+    for number, (g, t, p) in enumerate(pieces):
+        # Beyond the range of a narrow dtype infinity is the right answer.
+        rounded = t.to(g.dtype)
+        finite = rounded.isfinite()
+        wrong = ~torch.where(finite, g.isfinite(), (g == rounded) | (g.isnan() & rounded.isnan()))
+        if wrong.any():
+            at = _place(number * PIECE + int(wrong.int().argmax()), got.shape)
+            raise AssertionError(f"{what}{list(at)}: {got[at].item()} where the truth is {truth[at].item()}")
+        error = max(error, _largest(g - t, finite))
+        plain_error = max(plain_error, _largest(p - t, finite & p.isfinite()))
+        largest = max(largest, _largest(t, finite))
+    allowed = tolerances.PLAIN * plain_error + floor * largest
+    if error > allowed:
+        at = _first(torch.where(truth.to(got.dtype).isfinite(), (got - truth).abs(), 0.0) > allowed)
         raise AssertionError(
             f"{what}{list(at)}: {got[at].item()!r} where the truth is {truth[at].item()!r}; largest error "
-            f"{error.max().item():.3g}, plain PyTorch {plain_error.max().item():.3g}, allowed {allowed.item():.3g}"
+            f"{error:.3g}, plain PyTorch {plain_error:.3g}, allowed {allowed:.3g}"
         )
 
 
+def _largest(x: Tensor, where: Tensor) -> float:
+    return float(torch.where(where, x.abs(), 0.0).max())
+
+
+def _place(index: int, shape: torch.Size) -> tuple[int, ...]:
+    return tuple(int(i) for i in torch.unravel_index(torch.tensor(index), shape))
+
+
 def assert_gradient(got: Tensor, truth: Tensor, plain: Tensor, floor: float, pixels: int, what: str) -> None:
-    """A gradient [N, C, h, w]: as `assert_close`, and as a vector by relative length of the error, angle and signed bias, over
-    so many independent pixels."""
+    """A gradient [N, C, h, w]: as `assert_close`, and as a vector, by relative length of the error, angle to the truth
+    and signed bias over so many independent pixels."""
     assert_close(got, truth, plain, floor, what)
     if got.numel() == 0 or not (truth.isfinite().all() and plain.isfinite().all()) or not truth.any():
         return

@@ -85,7 +85,7 @@ def run_inputs(case: Case, inputs: Inputs, dtype: torch.dtype, layout: str = "co
         outputs: tuple[Tensor, ...] = result if isinstance(result, tuple) else (result,)
         gradients: tuple[Tensor, ...] = ()
         if case.grad:
-            upstream = torch.randn(outputs[0].shape, generator=generator(SEED + 1), dtype=torch.float64)
+            upstream = torch.randn(outputs[0].shape, generator=generator(SEED + 1), dtype=compute_dtype(dtype))
             given = with_layout(upstream.to(dtype).to(outputs[0].dtype), layout)
             gradients = torch.autograd.grad(outputs[0], [args[i] for i in case.grad], given)
     return Run(tuple(o.detach() for o in outputs), gradients, tuple(paths))

@@ -51,7 +51,7 @@ def contender_names(op: str, *, compiled: bool = True) -> list[str]:
 
 def _function(op: str, name: str) -> Callable[..., Any]:
     if name == OURS:
-        return getattr(ops, op)  # type: ignore[no-any-return]
+        return getattr(ops, op)
     if name.startswith("eager") or name == "torch.compile":
         plain = next(table.PLAIN[op] for table in _tables() if op in table.PLAIN)
         return _compiled(plain) if name == "torch.compile" else plain

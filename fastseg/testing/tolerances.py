@@ -21,9 +21,9 @@ FLOOR_EPSILONS = {
     torch.float16: 1,
 }
 
-# exp turns the absolute error of its argument, epsilons of the largest |z| + log C, into a relative one: one epsilon for
-# z, one for the log-sum-exp that the backward reads back in the same precision. A sum over C classes, one after the
-# other, adds sqrt(C) / 2 (PyTorch sums pairwise).
+# exp turns the absolute error of its argument, epsilons of the largest |z| + log C, into a relative one: one epsilon
+# for z, one for the log-sum-exp that the backward reads back in the same precision. A sum over C classes, one after
+# the other, adds sqrt(C) / 2 (PyTorch sums pairwise).
 EXP_EPSILONS = 2
 
 # In float64 the truth is no more exact than the kernel: both place a sample with an error of about one epsilon times
@@ -38,8 +38,9 @@ TIE_ULPS = 4
 # Signed bias: mean error over mean magnitude. Rounding has no preferred sign, so over n pixels it may be the floor over
 # sqrt(n), and never needs to be under this share of it.
 SIGNED_BIAS_SHARE = 1 / 8
-# 1 - cosine is half the squared relative error; what is left is the rounding of the cosine itself, in float64.
-COSINE_FLOOR = 1e-14
+# 1 - cosine is half the squared relative error; what is left is the rounding of the cosine itself, a float64
+# sum of up to 1e7 products.
+COSINE_FLOOR = 1e-12
 
 # A rival has to do the same job, not to be as exact: float32 coordinates move a value by this much of the largest, and
 # this share of labels over a tie. A wrong option (align_corners, an ignored class) is wrong by far more.

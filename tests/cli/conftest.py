@@ -53,6 +53,7 @@ def run(network: DeepLabV3Plus, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a verb in this process with the small network as the shipped one."""
     monkeypatch.setattr("fastseg.cli.network.load_network", lambda *_: ("tiny", network))
     monkeypatch.setenv("COLUMNS", "100")
+    torch.set_num_threads(1)  # the networks here are too small for two
 
     def call(*arguments: Any) -> Result:
         result = CliRunner().invoke(app, [str(a) for a in arguments])

@@ -45,9 +45,9 @@ def test_real_portraits(run: Run, network: DeepLabV3Plus, tmp_path: Path, monkey
 
 
 def test_every_size_and_json(run: Run, small_portrait: Path, tmp_path: Path) -> None:
-    report = json.loads(run("demo", "-o", tmp_path / "out", "--seconds", 30, "--json").stdout)
+    report = json.loads(run("demo", "-o", tmp_path / "out", "--seconds", 8, "--json").stdout)
     assert set(report) == {"model", "pictures", "chart", "cases"} and len(report["cases"]) == 4
-    assert [case["photo"] for case in report["cases"]] == [[270, 360], [45, 60], [45, 60], [90, 120]]
+    assert [case["photo"] for case in report["cases"]] == [[180, 240], [45, 60], [45, 60], [90, 120]]
     assert [case["network"] for case in report["cases"]] == [[48, 64], [48, 64], [45, 60], [90, 120]]
     for case in report["cases"]:
         assert list(case["shared"]) == ["load", "backbone", "head"] and case["rounds"] >= 3

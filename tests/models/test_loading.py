@@ -39,7 +39,7 @@ def test_file_is_half_and_describes_itself(path):
     with safe_open(path, "pt") as file:
         description = json.loads(file.metadata()["fastseg"])
     assert description["arguments"]["classes"] == ["a", "b", "c"]
-    assert description["preprocess"] == {"mean": [127.0] * 3, "std": [128.0] * 3, "longer_side": 40}
+    assert description["preprocess"] == {"mean": [127.0] * 3, "std": [128.0] * 3, "longer_side": 40, "multiple": 16}
     assert description["seed"] == 7
     assert list(path.parent.iterdir()) == [path]
 

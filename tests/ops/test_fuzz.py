@@ -23,7 +23,8 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
         "size": (draw(size), draw(size)),
         "align_corners": draw(st.booleans()),
         "kind": draw(st.sampled_from(["smooth", "noise", "ties", "constant"])),
-        "dtype": draw(st.sampled_from(testing.FLOATS)),
+        # Half precision is left to the table: of a handful of values PyTorch's own error is luck.
+        "dtype": draw(st.sampled_from(testing.FLOATS[:2])),
         "layout": draw(st.sampled_from(testing.LAYOUTS)),
         "isa": draw(st.sampled_from(testing.isas())),
         "threads": draw(st.integers(1, 2)),
@@ -70,7 +71,7 @@ def test_threshold(call: dict[str, Any], level: float) -> None:
 @given(
     calls(),
     st.sampled_from(["mean", "sum", "none"]),
-    st.sampled_from([0.0, 0.1, 1.0]),
+    st.sampled_from([0.0, 0.1, 0.5]),
     st.booleans(),
     st.booleans(),
     st.sampled_from([torch.int16, torch.int32, torch.int64]),
@@ -78,6 +79,9 @@ def test_threshold(call: dict[str, Any], level: float) -> None:
 def test_cross_entropy(
     call: dict[str, Any], reduction: str, smoothing: float, weight: bool, pixel_weight: bool, labels: torch.dtype
 ) -> None:
+    n, classes, h, w = call["shape"]
+    # Of one class the gradient is zero, and no error is relative to that.
+    call["shape"] = (n, max(classes, 2), h, w)
     agree(
         "upsample_cross_entropy",
         upsample.loss,

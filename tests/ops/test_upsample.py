@@ -140,6 +140,16 @@ def test_with_everything_ignored_the_loss_is_that_of_torch() -> None:
     assert not torch.autograd.grad(loss.sum(), x)[0].any()
 
 
+@pytest.mark.parametrize("isa", testing.isas())
+def test_of_one_class_loss_and_gradient_are_zero(isa: str) -> None:
+    x = logits((1, 1, 5, 6), "noise", 6).float().requires_grad_()
+    with testing.use_isa(isa):
+        loss = ops.upsample_cross_entropy(x, torch.zeros(1, 13, 19, dtype=torch.uint8), reduction="sum")
+        (grad,) = torch.autograd.grad(loss, x)
+    # The largest term that cancels is 1 for each of the 13 * 19 pixels.
+    assert loss.abs() <= 13 * 19 * floor(torch.float32, 6) and grad.abs().max() <= 13 * 19 * floor(torch.float32, 6)
+
+
 def test_pixel_weights_of_zero_are_as_good_as_ignoring() -> None:
     x = logits((1, 5, 4, 6), "noise", 5)
     target = torch.randint(0, 5, (1, 16, 24))
