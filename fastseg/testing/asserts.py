@@ -8,7 +8,6 @@ from torch import Tensor
 from . import tolerances
 from .bands import Band
 
-
 PIECE = 1 << 20
 
 
@@ -59,7 +58,7 @@ def assert_close(got: Tensor, truth: Tensor, plain: Tensor, floor: float, what: 
 
 
 def _largest(x: Tensor, where: Tensor) -> float:
-    return float(torch.where(where, x.abs(), 0.0).max())
+    return float(torch.where(where, x.abs(), 0.0).max()) if x.numel() else 0.0
 
 
 def _place(index: int, shape: torch.Size) -> tuple[int, ...]:

@@ -23,8 +23,8 @@ assert importlib.metadata.version("fastseg") == fastseg.__version__
 assert fastseg.kernels.__name__ == "fastseg.kernels"
 assert (pathlib.Path(fastseg.__file__).parent / "py.typed").exists()
 assert _native.loaded == (sys.argv[1] == "native"), _native.why_not
-from fastseg.testing.__main__ import main
-sys.exit(main())
+for case in testing.find_cases(None, "smoke"):
+    testing.judge(case, case.dtypes[0], testing.run(case, case.dtypes[0]))
 """
 
 
@@ -85,7 +85,7 @@ def pip(python: Path, *arguments: object, **environment: str) -> str:
 
 
 def works(python: Path, kind: str) -> str:
-    """Prove the rows, and return what `fastseg doctor` says."""
+    """Prove the smoke rows, and return what `fastseg doctor` says."""
     run(python, "-c", WORKS, kind, cwd=python.parent)
     return run(python.parent / "fastseg", "doctor", cwd=python.parent)
 
