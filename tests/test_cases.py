@@ -8,17 +8,17 @@ import torch
 from fastseg import testing
 from fastseg.testing import Case, Run
 
-CROSS = frozenset({"smoke", "odd"})
-
 
 def combinations() -> Iterator[object]:
-    """Smoke and odd rows meet everything, timed rows one combination, the others every instruction set in float32."""
+    """Smoke rows meet everything; odd rows every dtype and layout, and every instruction set in float32; timed rows one
+    combination; the others every instruction set in float32."""
+    best = testing.best_isa()
     for case in testing.find_cases():
-        cross = bool(CROSS & case.tags)
-        large = "bench" in case.tags
-        for dtype in case.dtypes if cross else case.dtypes[:1]:
-            for layout in testing.LAYOUTS if cross else testing.LAYOUTS[:1]:
-                for isa in (testing.best_isa(),) if large else testing.isas():
+        layouts = testing.LAYOUTS if {"smoke", "odd"} & case.tags else testing.LAYOUTS[:1]
+        for dtype in case.dtypes if len(layouts) > 1 else case.dtypes[:1]:
+            for layout in layouts:
+                plain = dtype == case.dtypes[0] and layout == "contiguous" and "bench" not in case.tags
+                for isa in testing.isas() if plain or "smoke" in case.tags else (best,):
                     name = f"{case.name}-{str(dtype).removeprefix('torch.')}-{layout}-{isa}"
                     yield pytest.param(case, dtype, layout, isa, id=name)
 
