@@ -18,7 +18,7 @@ demo: $(VENV)/built ## segment two portraits and compare stock PyTorch with fast
 	$(VENV)/bin/fastseg demo
 
 test: $(VENV)/built ## everything but the comparison with peers, under 15 minutes on two cores
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(PYTEST)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup --ignore tests/parity $(PYTEST)
 
 parity: $(PARITY)/installed ## compare with torchvision, torchmetrics, scikit-learn and others
 	$(PARITY)/bin/python -m pytest tests/parity $(PYTEST)

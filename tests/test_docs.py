@@ -40,7 +40,11 @@ def test_python_blocks_are_python(page: Path) -> None:
             compile(textwrap.dedent(code), str(page), "exec")
 
 
-@pytest.mark.parametrize("function", [getattr(ops, name) for name in ops.__all__] + [fastseg.describe], ids=str)
+@pytest.mark.parametrize(
+    "function",
+    [getattr(ops, name) for name in ops.__all__] + [fastseg.describe],
+    ids=lambda function: function.__name__,
+)
 def test_examples_of_docstrings_run(function: object) -> None:
     torch.manual_seed(0)
     found = doctest.DocTestFinder(recurse=False).find(function, globs={"torch": torch, "fastseg": fastseg, **vars(ops)})
