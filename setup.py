@@ -63,9 +63,17 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "-S", str(ROOT), "-B", str(folder), *generator, *defines], check=True)
         subprocess.run(["cmake", "--build", str(folder), "--parallel"], check=True)
 
+    def get_output_mapping(self) -> dict[str, str]:
+        """What an editable installation links to: built name -> file in the tree."""
+        built, tree = Path(self.build_lib) / "fastseg", ROOT / "fastseg"
+        return {str(built / p.relative_to(tree)): str(p) for p in libraries(tree)} if self.inplace else {}
+
     def get_outputs(self) -> list[str]:
-        package = Path(self.build_lib) / "fastseg"
-        return [str(p) for p in (*package.glob("lib/*.so"), *package.glob("_C*.so"))]
+        return list(self.get_output_mapping() or map(str, libraries(Path(self.build_lib) / "fastseg")))
+
+
+def libraries(package: Path) -> list[Path]:
+    return [*package.glob("lib/*.so"), *package.glob("_C*.so")]
 
 
 setup(

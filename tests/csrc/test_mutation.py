@@ -34,7 +34,7 @@ MUTANTS = (
     (ARGMAX, "v > best[j]", "v < best[j]"),
     (ARGMAX, "a == b && a == c && a == d", "a == b && a == c"),
     (ARGMAX, "~finite", "finite & ~finite"),
-    (SOFTMAX, "logarithm(block.template sum<false>(most))", "-logarithm(block.template sum<false>(most))"),
+    (SOFTMAX, "at.most + logarithm(at.sum)", "at.most - logarithm(at.sum)"),
     (SOFTMAX, "block.template sum<true>(most)", "block.template sum<true>(most * T(0.5))"),
     (SOFTMAX, "~(v <= best) & (best == best)", "~(v < best) & (best == best)"),
     (SOFTMAX, "(lse - chosen) * scale", "(lse + chosen) * scale"),
