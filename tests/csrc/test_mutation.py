@@ -37,7 +37,7 @@ MUTANTS = (
     (SOFTMAX, "at.most + logarithm(at.sum)", "at.most - logarithm(at.sum)"),
     (SOFTMAX, "block.template sum<true>(most)", "block.template sum<true>(most * T(0.5))"),
     (SOFTMAX, "~(v <= best) & (best == best)", "~(v < best) & (best == best)"),
-    (SOFTMAX, "(lse - chosen) * scale", "(lse + chosen) * scale"),
+    (SOFTMAX, "(lse - at.chosen) * scale", "(lse + at.chosen) * scale"),
     (SOFTMAX, "loss * (1 - p.smoothing)", "loss * (1 + p.smoothing)"),
     (ADJOINT, "g * p.y.lower_weight[row]", "g * p.y.upper_weight[row]"),
     (ADJOINT, "w * Four{p[0], p[1], p[0], p[1]}", "w * Four{p[1], p[0], p[0], p[1]}"),
