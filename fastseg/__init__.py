@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import _native, ops
+from . import ops
 from ._config import backend
 from ._registry import Description, describe, trace
 
