@@ -128,8 +128,8 @@ def _geometry(op: str, build: Callable[..., Make], grad: tuple[int, ...], band: 
                 make = build(shape, size, kind, **options)
                 # No goal speaks of the gradient of softmax, and its truth takes minutes at this size.
                 timed = () if op == "upsample_softmax" else grad
-                tags = frozenset({"bench", "paper"})
-                yield Case(op, f"{name}_{kind}", make, timed, tags, exponential=op in EXPONENTIAL, band=band)
+                marks = frozenset({"bench", "paper"})
+                yield Case(op, f"{name}_{kind}", make, timed, marks, exponential=op in EXPONENTIAL, band=band)
 
 
 def _argmax_extra() -> Iterator[Case]:
