@@ -97,7 +97,6 @@ auto by_type(Float type, const Use& use) {
   return type == Float::f64 ? use(double{}) : use(float{});
 }
 
-// Bands of labels for other stems: the label map of cell rows [begin, end), see Labels.
 template <class T>
 const LabelKernels<T>& label_kernels() {
   if constexpr (sizeof(T) == 4)
