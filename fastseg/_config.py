@@ -13,12 +13,13 @@ def _checked(name: str, origin: str) -> str:
 
 
 # A plain global, not a ContextVar: torch.compile guards on it and recompiles when it changes.
-_backend = _checked(os.environ.get("FASTSEG_BACKEND") or "auto", "FASTSEG_BACKEND")
+_backend = os.environ.get("FASTSEG_BACKEND") or "auto"
 
 
 def current_backend() -> str:
     """Name of the backend asked for: `auto` unless `backend()` or FASTSEG_BACKEND says otherwise."""
-    return _backend
+    # Checked here and not at import, so that `fastseg doctor` can say what is wrong with the variable.
+    return _checked(_backend, "FASTSEG_BACKEND")
 
 
 class backend:

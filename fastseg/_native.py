@@ -1,26 +1,56 @@
 """Finds and loads the compiled op libraries, and remembers why not."""
 
 import os
+import struct
 from pathlib import Path
 
 import torch
 
 LIBRARY = Path(__file__).parent / "lib" / "libfastseg_cpu.so"
+_BUILD = "FASTSEG_NATIVE=1 pip install --no-build-isolation fastseg"
 
 
 def _load() -> str:
-    """Load the CPU library; return the reason where there is none. A library that is there but broken raises."""
+    """Load the CPU library; return the reason where that is impossible."""
     if not LIBRARY.exists():
-        return f"{LIBRARY.name} was not built (FASTSEG_NATIVE=1 pip install --no-build-isolation fastseg shows why)"
-    torch.ops.load_library(str(LIBRARY))
+        return f"{LIBRARY.name} was not built ({_BUILD} shows why)"
+    try:
+        _check_length(LIBRARY)
+        torch.ops.load_library(str(LIBRARY))
+        torch.ops.fastseg._cpu_isa()
+    except (OSError, RuntimeError, AttributeError) as error:
+        # torch says that it failed, the loader why, after a path that is known.
+        reason = str(error.__cause__ or error).removeprefix(f"{os.path.realpath(LIBRARY)}: ")
+        return f"{LIBRARY.name} cannot be loaded: {reason} ({_BUILD} builds it anew)"
+    return ""
+
+
+def _check_length(path: Path) -> None:
+    """Refuse a file cut short: the loader would touch pages behind its end, which kills the process."""
+    with path.open("rb") as file:
+        header = file.read(64)
+    if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":
+        return  # the loader refuses it with a reason of its own
+    # Linkers write the table of sections last.
+    (table,), (size, count) = struct.unpack_from("<Q", header, 40), struct.unpack_from("<HH", header, 58)
+    if (length := path.stat().st_size) < table + size * count:
+        raise OSError(f"it is cut short at {length} of {table + size * count} bytes")
+
+
+def _choose_isa() -> str:
+    """Follow FASTSEG_CPU_ISA; return why that is impossible."""
     wanted = os.environ.get("FASTSEG_CPU_ISA")
-    if wanted:
+    if wanted and loaded:
+        known = torch.ops.fastseg._cpu_isas().split()
+        if wanted not in known:
+            return f"fastseg::cpu_isa: FASTSEG_CPU_ISA must be one of {', '.join(known)} here, got {wanted!r}"
         torch.ops.fastseg._use_cpu_isa(wanted)
     return ""
 
 
 why_not = _load()
 loaded = not why_not
+isa_fault = _choose_isa()
 
 
 def cpu_isa() -> str:

@@ -100,7 +100,7 @@ def not_differentiable(name: str) -> dict[str, Any]:
 def call(name: str, first: Tensor, *args: Any) -> Any:
     """Run an op where `current_backend()` wants it, or raise with every reason why it cannot run there."""
     op = OPS[name]
-    wanted = _config.current_backend()
+    wanted = _wanted()
     if wanted == "reference" or (wanted == "auto" and supports(op, first, "native")):
         if wanted == "auto":
             _warn_once(op, first)
@@ -111,6 +111,14 @@ def call(name: str, first: Tensor, *args: Any) -> Any:
         if reasons:
             raise RuntimeError(f"fastseg::{name}: backend must be able to run, got {wanted!r}: {'; '.join(reasons)}")
     return op.overload(first, *args)
+
+
+def _wanted() -> str:
+    """The backend asked for; a variable that cannot be followed raises."""
+    wanted = _config.current_backend()
+    if wanted != "reference" and _native.isa_fault:
+        raise ValueError(_native.isa_fault)
+    return wanted
 
 
 def supports(op: Op, tensor: Tensor, backend: str) -> list[str]:
@@ -145,7 +153,7 @@ def describe(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Descrip
     if name not in OPS:
         raise ValueError(f"fastseg::describe: op must be one of {', '.join(sorted(OPS))}, got {name!r}")
     tensor = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), torch.empty(0))
-    wanted = _config.current_backend()
+    wanted = _wanted()
     reasons = {b: supports(OPS[name], tensor, b) for b in _config.BACKENDS if b not in ("auto", "reference")}
     chosen = wanted if wanted != "auto" else ("reference" if reasons["native"] else "native")
     if chosen == "native" and tensor.device.type == "cpu" and not reasons["native"]:

@@ -1,6 +1,7 @@
 """Which backend runs, who may choose it, and what is said about the others."""
 
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -18,9 +19,10 @@ needs_native = pytest.mark.skipif(not _native.loaded, reason="asks for the libra
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a fresh process."""
+    """Run code in a fresh process, in the folder that it imports from."""
     given = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=False)
+    command, folder = [sys.executable, "-c", code], given["PYTHONPATH"]
+    return subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, check=False)
 
 
 def paths(backend: str) -> list[str]:
@@ -75,10 +77,68 @@ def test_the_variable_is_where_the_choice_starts() -> None:
         "print(paths)"
     )
     assert python(code, FASTSEG_BACKEND="reference").stdout.strip() == "['upsample_bilinear:reference']"
-    wrong = python(code, FASTSEG_BACKEND="gpu")
-    assert wrong.returncode != 0 and "FASTSEG_BACKEND must be one of" in wrong.stderr and "'gpu'" in wrong.stderr
     refused = python(code, FASTSEG_BACKEND="cuda")
     assert refused.returncode != 0 and "backend must be able to run, got 'cuda'" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "values"),
+    [
+        ("FASTSEG_BACKEND", "auto, reference, native, triton, cuda"),
+        pytest.param("FASTSEG_CPU_ISA", ", ".join(testing.isas()) + " here", marks=needs_native),
+    ],
+    ids=["backend", "isa"],
+)
+def test_a_wrong_variable_is_an_error_of_the_first_op_and_not_of_the_import(variable: str, values: str) -> None:
+    code = (
+        "import torch, fastseg\n"
+        "x = torch.zeros(1, 1, 2, 2)\n"
+        "with fastseg.backend('reference'): fastseg.ops.upsample_bilinear(x, (4, 4))\n"
+        "for ask in (fastseg.ops.upsample_bilinear, lambda *_: fastseg.describe('upsample_bilinear')):\n"
+        "    try: ask(x, (4, 4))\n"
+        "    except ValueError as error: print(error)\n"
+    )
+    said = python(code, **{variable: "bogus"}).stdout.splitlines()
+    assert len(said) == 2 and said[0] == said[1] and said[0].startswith("fastseg::")
+    assert said[0].endswith(f": {variable} must be one of {values}, got 'bogus'")
+
+
+@pytest.mark.parametrize(
+    ("kept", "reason"),
+    [(0, "file too short"), pytest.param(0.5, "it is cut short at", marks=needs_native), (None, "invalid ELF header")],
+    ids=["empty", "half", "text"],
+)
+def test_a_damaged_library_is_said_once_and_an_explicit_choice_raises(
+    tmp_path: Path, kept: float | None, reason: str
+) -> None:
+    shutil.copytree(ROOT / "fastseg", tmp_path / "fastseg", ignore=shutil.ignore_patterns("*.so", "weights", "__pyc*"))
+    library = tmp_path / "fastseg" / "lib" / _native.LIBRARY.name
+    library.parent.mkdir(exist_ok=True)
+    whole = _native.LIBRARY.read_bytes() if kept else b""
+    library.write_bytes(b"no library\n" * 100 if kept is None else whole[: int(len(whole) * kept)])
+    code = (
+        "import torch, warnings\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    import fastseg\n"
+        "    x = torch.zeros(1, 1, 2, 2)\n"
+        "    for _ in range(2):\n"
+        "        fastseg.ops.upsample_bilinear(x, (4, 4))\n"
+        "        fastseg.ops.upsample_argmax(x, (4, 4))\n"
+        "print(*(w.message for w in caught if 'fastseg' in str(w.message)), sep='\\n')\n"
+        "told = fastseg.describe('upsample_argmax', x)\n"
+        "print(told.path, *told.reasons['native'])\n"
+        "try:\n"
+        "    with fastseg.backend('native'): fastseg.ops.upsample_argmax(x, (4, 4))\n"
+        "except RuntimeError as error: print(error)\n"
+    )
+    done = python(code, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    warned, told, refused = done.stdout.splitlines()
+    why = f"{library.name} cannot be loaded: {reason}"
+    assert warned.startswith(f"fastseg::upsample_bilinear runs its slow reference: {why}")
+    assert told.startswith(f"reference {why}")
+    assert refused.startswith(f"fastseg::upsample_argmax: backend must be able to run, got 'native': {why}")
 
 
 def test_describe_says_what_would_run_and_why_not_the_others() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+from contextlib import nullcontext
 from importlib import metadata, util
 from typing import Annotated, Any
 
@@ -13,11 +14,20 @@ VARIABLES = ("FASTSEG_", "OMP_", "MKL_", "KMP_")
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show what is installed, what every op would run on here, and why not on something faster."""
+    """Show what is installed, what every op would run on here, and why not on something faster.
+
+    The exit code is 2 where ops cannot run, because something was asked for that is impossible here.
+    """
     found = examine()
     if as_json:
         typer.echo(json.dumps(found))
-        return
+    else:
+        _print(found)
+    if any(op["path"] == "none" for op in found["ops"].values()):
+        raise typer.Exit(2)
+
+
+def _print(found: dict[str, Any]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -34,9 +44,17 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     table = Table("op", "runs on", "why not native", box=SIMPLE_HEAD, title="Ops", title_justify="left")
     table.title_style = "bold"
     for name, op in found["ops"].items():
-        table.add_row(name, op["path"], Text("; ".join(op["reasons"].get("native", []))))
+        reasons = [_reason(reason) for reason in op["reasons"].get("native", [])]
+        table.add_row(name, op["path"], Text("; ".join(reasons)))
     console.print(table)
-    console.print(Text(found["verdict"], "bold"))
+    console.print(Text(found["verdict"], "bold"), soft_wrap=True)
+
+
+def _reason(reason: str) -> str:
+    """What is the matter with the library is said once, above the table."""
+    from fastseg import _native
+
+    return "the native library is not loaded" if reason == _native.why_not else reason
 
 
 def examine() -> dict[str, Any]:
@@ -45,13 +63,15 @@ def examine() -> dict[str, Any]:
 
     import fastseg
     from fastseg import _native
-    from fastseg._config import current_backend
     from fastseg._registry import OPS, describe
 
+    backend, faults = _choice()
     ops = {}
     for name, op in sorted(OPS.items()):
-        told = describe(name, torch.empty(0, dtype=op.dtypes[0]))
-        path, reasons = told.path, told.reasons
+        # Under a variable that cannot be followed no op runs, but why it would not run natively can still be told.
+        with fastseg.backend("reference") if faults else nullcontext():
+            told = describe(name, torch.empty(0, dtype=op.dtypes[0]))
+        path, reasons = "none" if faults else told.path, told.reasons
         if path.startswith("cpu/") and not torch._C._dispatch_has_kernel_for_dispatch_key(f"fastseg::{name}", "CPU"):
             path, reasons = "reference", {**reasons, "native": ["the native library has no kernel for it"]}
         ops[name] = {"path": path, "reasons": reasons}
@@ -74,25 +94,45 @@ def examine() -> dict[str, Any]:
             **_build(),
         },
         "CUDA": _cuda(),
-        "Environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(VARIABLES)}
+        "Environment": {
+            name: faults.get(name, os.environ[name]) for name in sorted(os.environ) if name.startswith(VARIABLES)
+        }
         or {"variables": f"none of {', '.join(VARIABLES)} is set"},
     }
-    verdict = _verdict(_native.loaded, _native.cpu_isa(), current_backend(), ops)
-    return {"facts": facts, "ops": ops, "native": _native.loaded, "backend": current_backend(), "verdict": verdict}
+    verdict = _verdict(backend, faults, ops)
+    return {"facts": facts, "ops": ops, "native": _native.loaded, "backend": backend, "verdict": verdict}
 
 
-def _verdict(native: bool, isa: str, backend: str, ops: dict[str, dict[str, Any]]) -> str:
+def _choice() -> tuple[str, dict[str, str]]:
+    """The backend asked for and, by variable, what is wrong with its value."""
+    from fastseg import _config, _native
+
+    faults = [_native.isa_fault]
+    try:
+        backend = _config.current_backend()
+    except ValueError as error:
+        backend = os.environ["FASTSEG_BACKEND"]
+        faults.append(str(error))
+    # Every message reads `fastseg::<who>: <variable> must <rule>, got <value>`.
+    return backend, dict(fault.split(": ", 1)[1].split(" ", 1) for fault in faults if fault)
+
+
+def _verdict(backend: str, faults: dict[str, str], ops: dict[str, dict[str, Any]]) -> str:
+    from fastseg import _native
+
     slow = [name for name, op in ops.items() if op["path"] == "reference"]
     stuck = [name for name, op in ops.items() if op["path"] == "none"]
+    if faults:
+        return f"Not working: {'; '.join(f'{name} {fault}' for name, fault in faults.items())}."
     if stuck:
         return f"Not working: backend {backend!r} is asked for and {len(stuck)} of {len(ops)} ops cannot run on it."
     if backend == "reference":
         return "Right but slow: the reference is asked for (FASTSEG_BACKEND or fastseg.backend)."
-    if not native:
-        return "Right but slow: every op runs its plain PyTorch reference, because the native library is not there."
+    if not _native.loaded:
+        return "Right but slow: every op runs its plain PyTorch reference, because the native library is not loaded."
     if slow:
         return f"Mostly well: {len(slow)} of {len(ops)} ops run their slow reference ({', '.join(slow)})."
-    return f"All well: {len(ops)} ops run native kernels on this CPU ({isa})."
+    return f"All well: {len(ops)} ops run native kernels on this CPU ({_native.cpu_isa()})."
 
 
 def _build() -> dict[str, Any]:

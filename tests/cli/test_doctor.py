@@ -7,7 +7,7 @@ import pytest
 from typer.testing import Result
 
 import fastseg
-from fastseg import _native
+from fastseg import _config, _native
 from fastseg._registry import OPS
 
 Run = Callable[..., Result]
@@ -49,4 +49,34 @@ def test_without_the_library(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_backend_that_cannot_run(run: Run) -> None:
     with fastseg.backend("cuda"):
-        assert json.loads(run("doctor", "--json").stdout)["verdict"].startswith("Not working")
+        result = run("doctor", "--json")
+    assert result.exit_code == 2 and json.loads(result.stdout)["verdict"].startswith("Not working")
+
+
+def test_native_asked_for_without_the_library(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "loaded", False)
+    monkeypatch.setattr(_native, "why_not", "it is damaged")
+    with fastseg.backend("native"):
+        result = run("doctor")
+    assert result.exit_code == 2 and result.stdout.count("no: it is damaged") == 1
+    assert result.stdout.splitlines()[-1].startswith("Not working: backend 'native' is asked for")
+
+
+@pytest.mark.parametrize("variable", ["FASTSEG_BACKEND", "FASTSEG_CPU_ISA"])
+def test_a_wrong_variable_is_one_line_of_the_table(run: Run, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "bogus")
+    monkeypatch.setenv("COLUMNS", "140")
+    if variable == "FASTSEG_BACKEND":
+        fault = "must be one of auto, reference, native, triton, cuda, got 'bogus'"
+        monkeypatch.setattr(_config, "_backend", "bogus")
+    else:
+        fault = "must be one of base here, got 'bogus'"
+        monkeypatch.setattr(_native, "isa_fault", f"fastseg::cpu_isa: {variable} {fault}")
+    shown, as_json = run("doctor"), run("doctor", "--json")
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert [variable, *fault.split()] in lines
+    report = json.loads(as_json.stdout)
+    assert report["facts"]["Environment"][variable] == fault
+    assert report["verdict"] == f"Not working: {variable} {fault}." == shown.stdout.splitlines()[-1]
+    assert {op["path"] for op in report["ops"].values()} == {"none"}
+    assert shown.exit_code == as_json.exit_code == 2
