@@ -147,18 +147,13 @@ def _build() -> dict[str, Any]:
 def _cuda() -> dict[str, Any]:
     import torch
 
-    from fastseg import _native
-
-    library = _native.LIBRARY.with_name("libfastseg_cuda.so")
-    facts: dict[str, Any] = {
-        "torch built for": torch.version.cuda or "no CUDA",
+    seen = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "torch built for": f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA",
         "driver": _driver(),
-        "devices": "none",
-        "fastseg library": str(library) if library.exists() else "no: it was not built (FASTSEG_CUDA=1 needs nvcc)",
+        "GPUs torch sees": seen or "none",
+        "fastseg kernels": "none: this release has CPU kernels only, tensors on a GPU run the reference",
     }
-    if torch.cuda.is_available():
-        facts["devices"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return facts
 
 
 def _driver() -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+import torch
 from typer.testing import Result
 
 import fastseg
@@ -26,6 +27,20 @@ def test_json(run: Run) -> None:
     assert set(report["ops"]) == set(OPS) and report["native"] == _native.loaded
     expected = f"cpu/{_native.cpu_isa()}" if _native.loaded else "reference"
     assert {op["path"] for op in report["ops"].values()} <= {expected, "reference"}
+
+
+def test_cuda_is_what_torch_sees_and_what_this_release_has(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    without = json.loads(run("doctor", "--json").stdout)["facts"]["CUDA"]
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"GPU {i}")
+    given = json.loads(run("doctor", "--json").stdout)["facts"]["CUDA"]
+    assert (without["torch built for"], without["GPUs torch sees"]) == ("no CUDA", "none")
+    assert (given["torch built for"], given["GPUs torch sees"]) == ("CUDA 12.8", ["GPU 0", "GPU 1"])
+    assert given["fastseg kernels"].startswith("none: this release has CPU kernels only")
+    assert not list(_native.LIBRARY.parent.glob("*cuda*")), "this release has more than the doctor says"
 
 
 def test_reference_backend(run: Run) -> None:
