@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 from contextlib import nullcontext
-from importlib import metadata, util
+from importlib import import_module, metadata, util
 from typing import Annotated, Any
 
 import typer
@@ -138,10 +138,10 @@ def _verdict(backend: str, faults: dict[str, str], ops: dict[str, dict[str, Any]
 def _build() -> dict[str, Any]:
     """What `fastseg._C` knows about how it was compiled."""
     try:
-        from fastseg import _C  # type: ignore[attr-defined]
+        native = import_module("fastseg._C")
     except ImportError as error:
         return {"build": f"unknown: fastseg._C is not built ({error.msg.split(' (')[0]})"}
-    return {name.replace("_", " "): value or "none" for name, value in _C.build_info().items()}
+    return {name.replace("_", " "): value or "none" for name, value in native.build_info().items()}
 
 
 def _cuda() -> dict[str, Any]:
