@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fastseg.models.deeplab_v3_plus import DeepLabV3Plus, deeplab_v3_plus
 from fastseg.models.loading import list_weights, load_backbone, load_state, read_weights, save_weights
 from fastseg.models.preprocess import Preprocess
@@ -32,7 +34,7 @@ def list_models() -> list[str]:
 
 
 def create_model(name: str, weights: str | Path | None = None, **arguments: Any) -> SegmentationModel:
-    """Build a model by name, in evaluation mode where it gets weights.
+    """Build a model by name, in the memory format channels_last, and in evaluation mode where it gets weights.
 
     Args:
         name: one of :func:`list_models`, or of :func:`list_weights`, which stands for its model with those weights.
@@ -55,6 +57,8 @@ def create_model(name: str, weights: str | Path | None = None, **arguments: Any)
     if description.get("model", name) != name:
         raise ValueError(f"fastseg::create_model: weights must be of {name}, got weights of {description['model']}")
     model = constructor(**{**description.get("arguments", {}), **arguments})
+    # Convolutions of this kind run up to twice as fast on a CPU with the channels innermost.
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if weights is None:
         return model
     load_state(model, state)

@@ -34,6 +34,18 @@ def test_round_trip(model, path):
     assert (loaded.predict(image) == model.predict(image)).float().mean() > 0.98
 
 
+def test_created_models_are_channels_last_and_say_the_same(model, path):
+    loaded = create_model("deeplab_v3_plus", path)
+    for created in (loaded, create_model("deeplab_v3_plus", num_classes=3)):
+        kernels = [value for value in created.parameters() if value.ndim == 4]
+        assert kernels and all(value.is_contiguous(memory_format=torch.channels_last) for value in kernels)
+    planes = deeplab_v3_plus(num_classes=3).eval()
+    load_state(planes, loaded.state_dict())
+    image = torch.randn(1, 3, 40, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(image), planes(image), rtol=1e-4, atol=1e-5)
+
+
 def test_file_is_half_and_describes_itself(path):
     assert {value.dtype for value in load_file(path).values() if value.ndim > 1} == {torch.float16}
     with safe_open(path, "pt") as file:
