@@ -38,7 +38,7 @@ int64_t check_matrix(const Tensor& target, const Tensor& out) {
   FASTSEG_CHECK(out.dim() == 2 && out.size(0) == out.size(1) && out.size(0) > 0 && out.is_contiguous() &&
                     out.scalar_type() == ScalarType::Long,
                 kOp, "out", "be contiguous int64 [C, C], got ", out.dim(), " dimensions");
-  FASTSEG_CHECK(out.size(0) < (int64_t(1) << 31), kOp, "out", "have fewer than 2^31 classes, got ", out.size(0));
+  FASTSEG_CHECK(out.size(0) < 46341, kOp, "out", "have at most 46340 classes, got ", out.size(0));
   return out.size(0);
 }
 
@@ -118,7 +118,7 @@ void upsample_confusion_matrix(const Tensor& logits, const Tensor& target, Tenso
       for (int64_t i = b; i < e && bad < 0; ++i) {
         const int64_t image = i / h, first = job.y.axis.first[i % h], last = job.y.axis.first[i % h + 1];
         labels.origin = image * height + first;
-        label_kernels<T>().argmax(labels, i, i + 1);
+        FASTSEG_PICK_FOR(T, labels).argmax(labels, i, i + 1);
         mine.target = (const char*)t.data_ptr() + labels.origin * width * size_of(type);
         mine.n = (last - first) * width;
         FASTSEG_PICK(count_pairs)(mine);

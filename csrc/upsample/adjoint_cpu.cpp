@@ -3,14 +3,6 @@
 namespace fastseg {
 namespace {
 
-template <class T>
-const AdjointKernels<T>& adjoint_kernels() {
-  if constexpr (sizeof(T) == 4)
-    return FASTSEG_PICK(adjoint_f32);
-  else
-    return FASTSEG_PICK(adjoint_f64);
-}
-
 // Runs one of the adjoint kernels over fixed chunks of source rows, adds the edges, and returns the gradient
 // [n, c, h, w] in `dtype` and the wanted memory format.
 template <class T, class Fill>
@@ -50,7 +42,7 @@ Tensor run_adjoint(void (*kernel)(const Adjoint<T>&, int64_t, int64_t), const Te
   Tensor out = empty_images(like, n, c, h, w, like.scalar_type(), channels_last);
   if (pixels) return torch::stable::copy_(out, grad), out;
   const Pack<T> p{strided(out, type), base.grad, w};
-  Ranges(n * h, c * w).run([&](int64_t, int64_t b, int64_t e) { upsample_kernels<T>().unpack(p, b, e); });
+  Ranges(n * h, c * w).run([&](int64_t, int64_t b, int64_t e) { FASTSEG_PICK_FOR(T, upsample).unpack(p, b, e); });
   return out;
 }
 
@@ -65,9 +57,9 @@ Tensor upsample_bilinear_backward(const Tensor& grad, int64_t h, int64_t w, bool
   }
   return by_type(type, [&](auto zero) {
     using T = decltype(zero);
-    const auto& k = adjoint_kernels<T>();
+    const auto& k = FASTSEG_PICK_FOR(T, adjoint);
     return run_adjoint<T>(last ? k.bilinear_channels_last : k.bilinear, grad, n, c, h, w, grad.size(2), grad.size(3),
-                          align_corners, last, last ? 3 * 96 * c : 0, last, type,
+                          align_corners, last, last ? 3 * 96 * c : 8 * kWide, last, type,
                           [&](Adjoint<T>& p) { p.upstream = strided(grad, type); });
   });
 }
@@ -89,8 +81,8 @@ Tensor upsample_softmax_backward(const Tensor& grad, const Tensor& output, int64
   }
   return by_type(type, [&](auto zero) {
     using T = decltype(zero);
-    return run_adjoint<T>(adjoint_kernels<T>().softmax, grad, n, c, h, w, grad.size(2), grad.size(3), align_corners,
-                          false, kTile * kTileRows, last, type, [&](Adjoint<T>& p) {
+    return run_adjoint<T>(FASTSEG_PICK_FOR(T, adjoint).softmax, grad, n, c, h, w, grad.size(2), grad.size(3),
+                          align_corners, false, kTile * (kTileRows + 2 * c), last, type, [&](Adjoint<T>& p) {
                             p.upstream = strided(grad, type);
                             p.output = strided(output, type);
                           });
@@ -126,8 +118,8 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad, const Tensor& logits,
     const Tensor divisor = plain(total);
     const std::optional<Tensor> class_weight = weight ? std::optional(plain(*weight)) : std::nullopt;
     const std::optional<Tensor> pixel = pixel_weight ? std::optional(plain(*pixel_weight)) : std::nullopt;
-    return run_adjoint<T>(adjoint_kernels<T>().cross_entropy, logits, n, c, h, w, height, width, align_corners, false,
-                          5 * kTile * kTileRows, last, type, [&](Adjoint<T>& p) {
+    return run_adjoint<T>(FASTSEG_PICK_FOR(T, adjoint).cross_entropy, logits, n, c, h, w, height, width, align_corners,
+                          false, kTile * (5 * kTileRows + 4 * c + 2), last, type, [&](Adjoint<T>& p) {
                             p.source = source.maps;
                             p.target = labels.data_ptr();
                             p.target_type = target_type;

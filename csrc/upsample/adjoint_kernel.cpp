@@ -3,9 +3,9 @@
 //
 // Gathered, without atomics: a chunk of source rows walks its output rows in order and owns its gradient; what falls on
 // the first row of the next chunk goes to an edge buffer that is added afterwards. Chunks depend on the shape alone, so
-// results are bitwise equal at any thread count. The vertical sum is taken first (2 multiply-adds per class and pixel,
-// in registers), the horizontal one once per cell row.
-#include "columns.h"
+// results are bitwise equal at any thread count. The vertical sum is taken first (2 multiply-adds per class and pixel);
+// what the output rows above and below a source row give is summed before the horizontal one, once per source row.
+#include "progression.h"
 
 namespace fastseg {
 namespace {
@@ -16,79 +16,122 @@ struct Tile {
   int64_t image, x0, x1, y0, y1;
 };
 
-template <class T>
-T* row_below(const Adjoint<T>& p, int64_t image, int64_t chunk, int64_t row, int64_t c, bool same) {
-  const int64_t next = same ? row : row + 1;
-  if (next < (chunk + 1) * p.chunk || next >= p.y.in) return p.grad + ((image * p.c + c) * p.y.in + next) * p.x.in;
-  return p.edge + ((image * p.chunks + chunk) * p.c + c) * p.x.in;
-}
+constexpr int64_t kTogether = 4;  // classes whose horizontal sums are taken at once
 
-// The horizontal weights of a tile as l l r r per column (l of the left neighbour, r of the right one).
-template <class T>
-void quads(const Axis<T>& x, int64_t x0, int64_t x1, T* out) {
-  for (int64_t at = x0; at < x1; ++at, out += 4) {
-    out[0] = out[1] = x.lower_weight[at];
-    out[2] = out[3] = x.upper_weight[at];
-  }
-}
-
-// Adds the columns of a tile to the source rows above and below it. Per column `pairs` holds its two sums over rows,
-// with the weights of the row above and of the row below.
-template <class T>
-void gather(const Axis<T>& x, int64_t x0, int64_t x1, const T* weights, const T* pairs, T* above, T* below) {
-  using Four = typename Narrow<T, 4>::type;
-  const auto term = [=](int64_t at) {
-    const T* p = pairs + 2 * (at - x0);
-    Four w;
-    memcpy(&w, weights + 4 * (at - x0), sizeof w);
-    return w * Four{p[0], p[1], p[0], p[1]};
-  };
-  for (int64_t at = x0; at < x1;) {
-    const int64_t i = x.lower[at], j = x.upper[at], stop = least(x.first[i + 1], x1);
-    Four sum = {}, odd = {};  // two chains: the additions are what takes time
-    for (; at + 2 <= stop; at += 2) {
-      sum += term(at);
-      odd += term(at + 1);
-    }
-    if (at < stop) sum += term(at++);
-    sum += odd;
-    above[i] += sum[0];
-    below[i] += sum[1];
-    above[j] += sum[2];
-    below[j] += sum[3];
-  }
-}
-
-// Walks the tiles of a chunk: prepare(tile), then term(tile, class, column, row) -> gradient of the upsampled value.
-template <class T, class Prepare, class Term>
-void each_tile(const Adjoint<T>& p, int64_t index, const Prepare& prepare, const Term& term) {
+// a0 b0 c0 d0 a1 b1 c1 d1 ... of four rows, kWidth apart; rows from `classes` on repeat the first one.
+template <int64_t kWidth, class T>
+void interleave(const T* rows, int64_t classes, int64_t n, T* out) {
   constexpr int L = Simd<T>::lanes;
-  const int64_t image = index / p.chunks, chunk = index % p.chunks;
-  T pairs[2 * kTile], weights[4 * kTile];
-  for (int64_t r = chunk * p.chunk; r < least((chunk + 1) * p.chunk, p.y.in); ++r) {
-    const CellRow<T> cell(p.y, image * p.y.in + r);
-    for (int64_t y = cell.begin; y < cell.end; y += kTileRows)
-      for (int64_t x = 0; x < p.x.out; x += kTile) {
-        const Tile<T> tile{image, x, least(x + kTile, p.x.out), y, least(y + kTileRows, cell.end)};
-        prepare(tile, cell);
-        quads(p.x, tile.x0, tile.x1, weights);
-        for (int64_t c = 0; c < p.c; ++c) {
-          for (int64_t at = tile.x0; at < tile.x1; at += L) {
-            V<T> above = {}, below = {};
-            const auto value = term(tile, cell, c, at);
-            for (int64_t row = tile.y0; row < tile.y1; ++row) {
-              const V<T> g = value(row);
-              above += g * p.y.lower_weight[row];
-              below += g * p.y.upper_weight[row];
-            }
-            store_pairs<T>(pairs + 2 * (at - tile.x0), above, below);
-          }
-          gather(p.x, tile.x0, tile.x1, weights, pairs, p.grad + ((image * p.c + c) * p.y.in + r) * p.x.in,
-                 row_below(p, image, chunk, r, c, cell.below == r));
-        }
-      }
+  const T* from[kTogether];
+  for (int64_t k = 0; k < kTogether; ++k) from[k] = k < classes ? rows + k * kWidth : rows;
+  T even[2 * L], odd[2 * L];
+  for (int64_t at = 0; at < n; at += L, out += 4 * L) {
+    store_pairs<T>(even, load(from[0] + at), load(from[2] + at));
+    store_pairs<T>(odd, load(from[1] + at), load(from[3] + at));
+    store_pairs<T>(out, load(even), load(odd));
+    store_pairs<T>(out + 2 * L, load(even + L), load(odd + L));
   }
 }
+
+// Adds the columns [x0, x1) of `classes` maps, kWidth apart, to a source row of each class, `stride` apart.
+template <int64_t kWidth, class T>
+void gather(const Axis<T>& x, int64_t x0, int64_t x1, const T* sums, int64_t classes, T* row, int64_t stride) {
+  using Four = typename Narrow<T, kTogether>::type;
+  T columns[kTogether * kWidth];
+  for (int64_t c = 0; c < classes; c += kTogether, sums += kTogether * kWidth, row += kTogether * stride) {
+    const int64_t count = least(kTogether, classes - c);
+    interleave<kWidth>(sums, count, x1 - x0, columns);
+    const T* from = columns;
+    for (int64_t at = x0; at < x1;) {
+      const int64_t i = x.lower[at], j = x.upper[at], stop = least(x.first[i + 1], x1);
+      Four left[2] = {}, right[2] = {};  // two chains each: the additions are what takes time
+      const auto add = [&](int chain) {
+        Four v;
+        memcpy(&v, from, sizeof v);
+        left[chain] += v * x.lower_weight[at];
+        right[chain] += v * x.upper_weight[at];
+        ++at;
+        from += kTogether;
+      };
+      while (at + 2 <= stop) {
+        add(0);
+        add(1);
+      }
+      if (at < stop) add(0);
+      left[0] += left[1];
+      right[0] += right[1];
+      for (int64_t k = 0; k < count; ++k) {
+        row[k * stride + i] += left[0][k];
+        row[k * stride + j] += right[0][k];
+      }
+    }
+  }
+}
+
+// Walks a chunk in strips of kWidth columns: sum(cell row, x0, x1, above, below) adds the output rows of a cell row,
+// weighted, to the sums [c1 - c0, kWidth] for the source rows above and below them.
+template <int64_t kWidth, class T, class Sum>
+void each_strip(const Adjoint<T>& p, int64_t index, int64_t c0, int64_t c1, T* scratch, const Sum& sum) {
+  const int64_t image = index / p.chunks, chunk = index % p.chunks, classes = c1 - c0, plane = p.y.in * p.x.in;
+  const int64_t first = chunk * p.chunk, last = least(first + p.chunk, p.y.in);
+  const size_t bytes = classes * kWidth * sizeof(T);
+  T* grad = p.grad + (image * p.c + c0) * plane;
+  for (int64_t x0 = 0; x0 < p.x.out; x0 += kWidth) {
+    const int64_t x1 = least(x0 + kWidth, p.x.out);
+    T *above = scratch, *below = above + classes * kWidth;
+    bool carried = false;  // whether the cell row before this one left sums
+    for (int64_t r = first; r < last; ++r) {
+      const CellRow<T> cell(p.y, image * p.y.in + r);
+      const bool filled = cell.begin < cell.end;
+      if (filled && !carried) memset(above, 0, bytes);
+      if (filled) {
+        memset(below, 0, bytes);
+        sum(cell, x0, x1, above, below);
+      }
+      if (filled || carried) gather<kWidth>(p.x, x0, x1, above, classes, grad + r * p.x.in, plane);
+      exchange(above, below);
+      carried = filled;
+    }
+    if (!carried) continue;
+    if (last < p.y.in)
+      gather<kWidth>(p.x, x0, x1, above, classes, p.edge + (index * p.c + c0) * p.x.in, p.x.in);
+    else
+      gather<kWidth>(p.x, x0, x1, above, classes, grad + (last - 1) * p.x.in, plane);
+  }
+}
+
+// Sums all classes tile by tile: prepare(tile, cell row), then add(tile, cell row, class, above, below) takes a class
+// of the tile.
+template <class T, class Prepare, class Add>
+void each_tile(const Adjoint<T>& p, int64_t index, const Prepare& prepare, const Add& add) {
+  each_strip<kTile>(p, index, 0, p.c, p.scratch,
+                    [&](const CellRow<T>& cell, int64_t x0, int64_t x1, T* above, T* below) {
+                      for (int64_t y = cell.begin; y < cell.end; y += kTileRows) {
+                        const Tile<T> tile{cell.image, x0, x1, y, least(y + kTileRows, cell.end)};
+                        prepare(tile, cell);
+                        for (int64_t c = 0; c < p.c; ++c) add(tile, cell, c, above + c * kTile, below + c * kTile);
+                      }
+                    });
+}
+
+// One vector of columns of the sums above and below; add(gradient, row) weights a row of it.
+template <class T>
+struct Column {
+  const Axis<T>& y;
+  T *above, *below;
+  V<T> up, down;
+
+  Column(const Axis<T>& y_, T* above_, T* below_)
+      : y(y_), above(above_), below(below_), up(load(above)), down(load(below)) {}
+  ~Column() {
+    store(above, up);
+    store(below, down);
+  }
+  void add(V<T> g, int64_t row) {
+    up += g * y.lower_weight[row];
+    down += g * y.upper_weight[row];
+  }
+};
 
 // Up to one vector of row (n, c, y) of a strided tensor from column x on; zeros beyond the last column.
 template <class T>
@@ -101,53 +144,112 @@ V<T> read(const Strided& t, int64_t n, int64_t c, int64_t y, int64_t x) {
   return load(lanes);
 }
 
+// A few classes at a time and row by row, so that the gradient is read as it lies in memory.
 template <class T>
 void bilinear(const Adjoint<T>& p, int64_t begin, int64_t end) {
+  constexpr int64_t kRowsAtOnce = 4;
+  const auto sum_rows = [&](const CellRow<T>& cell, int64_t c, int64_t x0, int64_t x1, T* above, T* below) {
+    for (int64_t y = cell.begin; y < cell.end; y += kRowsAtOnce)
+      for (int64_t at = 0; at < x1 - x0; at += Simd<T>::lanes) {
+        Column<T> column(p.y, above + at, below + at);
+        for (int64_t row = y; row < least(y + kRowsAtOnce, cell.end); ++row)
+          column.add(read<T>(p.upstream, cell.image, c, row, x0 + at), row);
+      }
+  };
   for (int64_t i = begin; i < end; ++i)
-    each_tile(
-        p, i, [](const Tile<T>&, const CellRow<T>&) {},
-        [&](const Tile<T>& tile, const CellRow<T>&, int64_t c, int64_t x) {
-          return [&p, &tile, c, x](int64_t y) { return read<T>(p.upstream, tile.image, c, y, x); };
-        });
+    for (int64_t c0 = 0; c0 < p.c; c0 += kTogether) {
+      const int64_t c1 = least(c0 + kTogether, p.c);
+      each_strip<kWide>(p, i, c0, c1, p.scratch,
+                        [&](const CellRow<T>& cell, int64_t x0, int64_t x1, T* above, T* below) {
+                          for (int64_t c = c0; c < c1; ++c, above += kWide, below += kWide)
+                            sum_rows(cell, c, x0, x1, above, below);
+                        });
+    }
 }
 
 template <class T>
 void softmax(const Adjoint<T>& p, int64_t begin, int64_t end) {
   constexpr int L = Simd<T>::lanes;
-  T* dot = p.scratch;  // [kTileRows, kTile]
-  for (int64_t i = begin; i < end; ++i)
-    each_tile(
-        p, i,
-        [&](const Tile<T>& tile, const CellRow<T>&) {
-          for (int64_t y = tile.y0; y < tile.y1; ++y)
-            for (int64_t x = tile.x0; x < tile.x1; x += L) {
-              V<T> sum = {};
-              for (int64_t c = 0; c < p.c; ++c)
-                sum += read<T>(p.upstream, tile.image, c, y, x) * read<T>(p.output, tile.image, c, y, x);
-              store(dot + (y - tile.y0) * kTile + (x - tile.x0), sum);
-            }
-        },
-        [&](const Tile<T>& tile, const CellRow<T>&, int64_t c, int64_t x) {
-          return [&p, &tile, dot, c, x](int64_t y) {
-            const V<T> mean = load(dot + (y - tile.y0) * kTile + (x - tile.x0));
-            return read<T>(p.output, tile.image, c, y, x) * (read<T>(p.upstream, tile.image, c, y, x) - mean);
-          };
-        });
+  T* dot = p.scratch + 2 * p.c * kTile;  // [kTileRows, kTile]
+  const auto prepare = [&](const Tile<T>& tile, const CellRow<T>&) {
+    for (int64_t y = tile.y0; y < tile.y1; ++y)
+      for (int64_t x = tile.x0; x < tile.x1; x += L) {
+        V<T> sum = {};
+        for (int64_t c = 0; c < p.c; ++c)
+          sum += read<T>(p.upstream, tile.image, c, y, x) * read<T>(p.output, tile.image, c, y, x);
+        store(dot + (y - tile.y0) * kTile + (x - tile.x0), sum);
+      }
+  };
+  const auto add = [&](const Tile<T>& tile, const CellRow<T>&, int64_t c, T* above, T* below) {
+    for (int64_t x = tile.x0; x < tile.x1; x += L) {
+      const int64_t i = x - tile.x0;
+      Column<T> column(p.y, above + i, below + i);
+      for (int64_t y = tile.y0; y < tile.y1; ++y) {
+        const V<T> mean = load(dot + (y - tile.y0) * kTile + i);
+        column.add(read<T>(p.output, tile.image, c, y, x) * (read<T>(p.upstream, tile.image, c, y, x) - mean), y);
+      }
+    }
+  };
+  for (int64_t i = begin; i < end; ++i) each_tile(p, i, prepare, add);
 }
 
 // With g the gradient of a pixel's loss times its pixel weight, w the class weights and e the smoothing:
 //   d/dz_c = p_c A - [c = t] B - w_c D,   A = B + D sum(w),   B = g (1 - e) w_t,   D = g e / C,   p_c = exp(z_c - lse)
+// p_c is taken as exp(z_c - line) exp(line - lse), of which the first factor is a geometric progression down the rows
+// (see softmax_kernel.cpp) and the second one does not depend on the class and is put into A.
+template <int n>
+struct Count {
+  static constexpr int value = n;
+};
+
+// A source row between the columns of a tile: all classes, the largest of them, and for each vector of columns whether
+// the others are within reach of it.
+template <class T>
+struct Across {
+  static constexpr int L = Simd<T>::lanes;
+  T *value, *most;  // [c, kTile], [kTile]
+  int64_t row, x0;
+  bool fits[kTile / L];
+
+  void fill(const Adjoint<T>& p, const Tile<T>& tile, int64_t row_) {
+    if (row == row_ && x0 == tile.x0) return;
+    row = row_;
+    x0 = tile.x0;
+    const T* from = p.source.data + tile.image * p.source.stride_n + row * p.source.stride_y;
+    for (int64_t x = 0; x < tile.x1 - x0; x += L) {
+      const Columns<T> k = columns(p.x, x0 + x);
+      V<T> largest = splat(-T(__builtin_inff()));
+      for (int64_t c = 0; c < p.c; ++c) {
+        const V<T> v = along(from + c * p.source.stride_c, k);
+        store(value + c * kTile + x, v);
+        largest = maximum<T>(v, largest);
+      }
+      store(most + x, largest);
+      Reach<T> reach;
+      for (int64_t c = 0; c < p.c; ++c) reach.add(load(value + c * kTile + x) - largest);
+      fits[x / L] = reach.fits();
+    }
+  }
+};
+
 template <class T, bool kSmooth>
 void cross_entropy_as(const Adjoint<T>& p, int64_t begin, int64_t end) {
   constexpr int L = Simd<T>::lanes;
   constexpr int64_t kPixels = kTile * kTileRows;
   using Scalar = typename Simd<T>::Int;
-  T *A = p.scratch, *B = A + kPixels, *D = B + kPixels, *lse = D + kPixels;
+  T *A = p.scratch + 2 * p.c * kTile, *B = A + kPixels, *D = B + kPixels, *lse = D + kPixels;
   Scalar* label = (Scalar*)(lse + kPixels);
+  T* rows = (T*)(label + kPixels);
+  Across<T> top{rows, rows + p.c * kTile, -1, 0, {}}, bottom = top;
+  bottom.value = top.most + kTile;
+  bottom.most = bottom.value + p.c * kTile;
+  bool progressive[kTile / L];
+  Run<T> runs[kTileRows];
+  int run_count = 0;
   T total = 0;
   for (int64_t c = 0; c < p.c; ++c) total += p.weight ? p.weight[c] : T(1);
 
-  const auto prepare = [&](const Tile<T>& tile, const CellRow<T>&) {
+  const auto prepare = [&](const Tile<T>& tile, const CellRow<T>& cell) {
     const int64_t n = tile.x1 - tile.x0, m = (n + L - 1) / L * L;
     for (int64_t y = tile.y0; y < tile.y1; ++y) {
       const int64_t row = (tile.image * p.y.out + y) * p.x.out + tile.x0, at = (y - tile.y0) * kTile;
@@ -174,25 +276,66 @@ void cross_entropy_as(const Adjoint<T>& p, int64_t begin, int64_t end) {
       memcpy(lse + at, p.lse + row, n * sizeof(T));
       for (int64_t i = n; i < m; ++i) lse[at + i] = 0;
     }
+    run_count = 0;
+    for (int64_t y = tile.y0; y < tile.y1; y += runs[run_count++].n) runs[run_count] = run_from(p.y, y, tile.y1);
+    if (bottom.row == cell.row) exchange(top, bottom);
+    top.fill(p, tile, cell.row);
+    bottom.fill(p, tile, cell.below);
+    for (int64_t x = 0; x < n; x += L) {
+      progressive[x / L] = tile.y1 - tile.y0 >= kShortestRun && top.fits[x / L] && bottom.fits[x / L];
+      const V<T> a = load(top.most + x), b = load(bottom.most + x);
+      for (int64_t y = tile.y0; y < tile.y1 && progressive[x / L]; ++y) {
+        const int64_t at = (y - tile.y0) * kTile + x;
+        const V<T> line = a * p.y.lower_weight[y] + b * p.y.upper_weight[y];
+        store(A + at, load(A + at) * exponential(line - load(lse + at)));
+      }
+    }
   };
 
-  const auto term = [&](const Tile<T>& tile, const CellRow<T>& cell, int64_t c, int64_t x) {
-    const Maps<T>& s = p.source;
-    const Columns<T> k = columns(p.x, x);
-    const T* plane = s.data + tile.image * s.stride_n + c * s.stride_c;
-    const V<T> top = along(plane + cell.row * s.stride_y, k), bottom = along(plane + cell.below * s.stride_y, k);
+  const auto add = [&](const Tile<T>& tile, const CellRow<T>&, int64_t c, T* above, T* below) {
     const T w = p.weight ? p.weight[c] : T(1);
-    const int64_t from = tile.y0 * kTile + tile.x0 - x;
-    return [=, wa = p.y.lower_weight, wb = p.y.upper_weight](int64_t y) {
-      const int64_t at = y * kTile - from;
-      const V<T> probability = exponential(top * wa[y] + (bottom * wb[y] - load(lse + at)));
+    const T *wa = p.y.lower_weight, *wb = p.y.upper_weight;
+    const int64_t n = tile.x1 - tile.x0;
+    const auto take = [&](Column<T>& column, int64_t x, int64_t y, V<T> probability) {
+      const int64_t at = (y - tile.y0) * kTile + x;
       const I<T> hit = load_lanes<T>(label + at) == Scalar(c);
       V<T> g = probability * load(A + at) - (hit ? load(B + at) : V<T>{});
       if (kSmooth) g -= load(D + at) * w;
-      return g;
+      column.add(g, y);
     };
+    T a[kTile], b[kTile], first[kTile], ratio[kTile];
+    for (int64_t x = 0; x < n; x += L) {
+      const V<T> up = load(top.value + c * kTile + x), down = load(bottom.value + c * kTile + x);
+      store(a + x, up - load(top.most + x));
+      store(b + x, down - load(bottom.most + x));
+      if (progressive[x / L]) continue;
+      Column<T> column(p.y, above + x, below + x);
+      for (int64_t y = tile.y0; y < tile.y1; ++y)
+        take(column, x, y, exponential(up * wa[y] + (down * wb[y] - load(lse + (y - tile.y0) * kTile + x))));
+    }
+    const auto descend = [&](const Run<T>& run, auto rows) {
+      constexpr int R = decltype(rows)::value;
+      // The exponentials of all columns first: what waits for them would fill the scheduler of the processor.
+      for (int64_t x = 0; x < n; x += L) {
+        store(first + x, exponential_within(load(a + x) * wa[run.y] + load(b + x) * wb[run.y]));
+        store(ratio + x, exponential_within((load(b + x) - load(a + x)) * run.step));
+      }
+      for (int64_t x = 0; x < n; x += L) {
+        if (!progressive[x / L]) continue;
+        Column<T> column(p.y, above + x, below + x);
+        V<T> terms[R];
+        progression<T, R>(load(first + x), load(ratio + x), terms);
+#pragma GCC unroll 8
+        for (int j = 0; j < R; ++j)
+          if (j < run.n) take(column, x, run.y + j, terms[j]);
+      }
+    };
+    for (int i = 0; i < run_count; ++i) runs[i].n > 4 ? descend(runs[i], Count<kRows>{}) : descend(runs[i], Count<4>{});
   };
-  for (int64_t i = begin; i < end; ++i) each_tile(p, i, prepare, term);
+  for (int64_t i = begin; i < end; ++i) {
+    top.row = bottom.row = -1;  // rows of another image may have the same number
+    each_tile(p, i, prepare, add);
+  }
 }
 
 template <class T>

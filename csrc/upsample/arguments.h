@@ -1,19 +1,20 @@
 // Tensors -> the parameters of upsample.h, for the glue files of every stem that upsamples.
 #pragma once
-#include <memory>
-
 #include "../common/tensors.h"
 #include "upsample.h"
 
 namespace fastseg {
 
-template <class T>
-const UpsampleKernels<T>& upsample_kernels() {
+template <class T, class Single, class Double>
+constexpr auto by_size(Single single, Double twice) {
   if constexpr (sizeof(T) == 4)
-    return FASTSEG_PICK(upsample_f32);
+    return single;
   else
-    return FASTSEG_PICK(upsample_f64);
+    return twice;
 }
+
+// The kernels of this machine for T: of the tables name_f32 and name_f64.
+#define FASTSEG_PICK_FOR(T, name) (*::fastseg::by_size<T>(&FASTSEG_PICK(name##_f32), &FASTSEG_PICK(name##_f64)))
 
 inline Strided strided(const Tensor& x, Float type = Float::f32) {
   return {x.data_ptr(), type,        x.size(0),   x.size(1),   x.size(2),
@@ -64,7 +65,7 @@ struct Source {
     }
     keep = empty(x, {n, c, h, pitch}, kScalar<T>);
     const Pack<T> p{strided(x, type), (T*)keep.data_ptr(), pitch};
-    Ranges(n * h, c * w).run([&](int64_t, int64_t b, int64_t e) { upsample_kernels<T>().pack(p, b, e); });
+    Ranges(n * h, c * w).run([&](int64_t, int64_t b, int64_t e) { FASTSEG_PICK_FOR(T, upsample).pack(p, b, e); });
     maps = {(const T*)keep.data_ptr(), n, c, h, w, c * h * pitch, h * pitch, pitch};
   }
 };
@@ -97,32 +98,30 @@ auto by_type(Float type, const Use& use) {
   return type == Float::f64 ? use(double{}) : use(float{});
 }
 
-template <class T>
-const LabelKernels<T>& label_kernels() {
-  if constexpr (sizeof(T) == 4)
-    return FASTSEG_PICK(labels_f32);
-  else
-    return FASTSEG_PICK(labels_f64);
-}
-
 // Labels of upsampled logits, ready for its `argmax` kernel: sources, axes and the argmax at source resolution.
 template <class T>
 struct LabelJob {
   Source<T> source;
   AxisTable<T> y, x;
-  std::optional<Tensor> corners;
+  std::optional<Tensor> corners, candidates;
   Labels<T> labels;
 
   LabelJob(const Tensor& logits, Float type, int64_t height, int64_t width, bool align_corners)
       : source(logits, type),
         y(logits, logits.size(2), height, align_corners),
         x(logits, logits.size(3), width, align_corners),
-        labels{source.maps, y.axis, x.axis, nullptr, nullptr, Int::u8, 0} {
+        labels{source.maps, y.axis, x.axis, nullptr, nullptr, nullptr, Int::u8, 0} {
     const Maps<T>& s = source.maps;
     if (s.c < 2 || height * width < 2 * s.h * s.w) return;  // too few pixels per cell to pay for the corners
     corners = empty(logits, {s.n, s.h, s.w}, ScalarType::Int);
     labels.corners = (int32_t*)corners->data_ptr();
-    Ranges(s.n * s.h, s.c * s.w).run([&](int64_t, int64_t b, int64_t e) { label_kernels<T>().corners(labels, b, e); });
+    if (s.c > 2 && s.c <= 32 * kWords) {
+      candidates = empty(logits, {s.n, s.h, (s.c + 31) / 32, s.w}, ScalarType::Int);
+      labels.candidates = (uint32_t*)candidates->data_ptr();
+    }
+    Ranges(s.n * s.h, s.c * s.w).run([&](int64_t, int64_t b, int64_t e) {
+      FASTSEG_PICK_FOR(T, labels).corners(labels, b, e);
+    });
   }
 };
 

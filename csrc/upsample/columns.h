@@ -29,7 +29,7 @@ inline Columns<T> columns(const Axis<T>& x, int64_t at) {
 // a * lower + b * upper: monotone in a and in b under rounding, so that classes which are ordered at both neighbours
 // stay ordered between them.
 template <class T>
-inline V<T> along(const T* row, const Columns<T>& k) {
+__attribute__((always_inline)) inline V<T> along(const T* row, const Columns<T>& k) {
   V<T> a, b;
   if (k.near) {
     const V<T> v = load(row + k.base);
@@ -42,6 +42,13 @@ inline V<T> along(const T* row, const Columns<T>& k) {
     }
   }
   return a * k.lower_weight + b * k.upper_weight;
+}
+
+template <class X>
+inline void exchange(X& a, X& b) {
+  const X was = a;
+  a = b;
+  b = was;
 }
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -18,7 +18,8 @@ Tensor upsample_bilinear(const Tensor& x, int64_t height, int64_t width, bool al
     Tensor scratch = empty(x, {ranges.slots, per_range}, kScalar<T>);
     ranges.run([&](int64_t slot, int64_t b, int64_t e) {
       T* mine = (T*)scratch.data_ptr() + slot * per_range;
-      upsample_kernels<T>().bilinear({source.maps, ys.axis, xs.axis, strided(out, type), last, T(0), mine}, b, e);
+      FASTSEG_PICK_FOR(T, upsample)
+          .bilinear({source.maps, ys.axis, xs.axis, strided(out, type), last, T(0), mine}, b, e);
     });
   });
   return out;
@@ -36,7 +37,7 @@ Tensor upsample_threshold(const Tensor& x, int64_t height, int64_t width, double
     const AxisTable<T> ys(x, x.size(2), height, align_corners), xs(x, x.size(3), width, align_corners);
     const Resize<T> p{source.maps, ys.axis, xs.axis, strided(out), last, T(threshold), nullptr};
     Ranges(x.size(0) * x.size(2), x.size(1) * (height / x.size(2) + 1) * width).run([&](int64_t, int64_t b, int64_t e) {
-      upsample_kernels<T>().threshold(p, b, e);
+      FASTSEG_PICK_FOR(T, upsample).threshold(p, b, e);
     });
   });
   return out;
@@ -55,7 +56,7 @@ Tensor upsample_argmax(const Tensor& logits, int64_t height, int64_t width, bool
     job.labels.out = out.data_ptr();
     job.labels.type = label_type;
     Ranges(logits.size(0) * logits.size(2), logits.size(1) * (height / logits.size(2) + 1) * width)
-        .run([&](int64_t, int64_t b, int64_t e) { label_kernels<T>().argmax(job.labels, b, e); });
+        .run([&](int64_t, int64_t b, int64_t e) { FASTSEG_PICK_FOR(T, labels).argmax(job.labels, b, e); });
   });
   return out;
 }

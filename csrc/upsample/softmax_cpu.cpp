@@ -3,14 +3,6 @@
 namespace fastseg {
 namespace {
 
-template <class T>
-const SoftmaxKernels<T>& softmax_kernels() {
-  if constexpr (sizeof(T) == 4)
-    return FASTSEG_PICK(softmax_f32);
-  else
-    return FASTSEG_PICK(softmax_f64);
-}
-
 // Runs one of the softmax kernels over all cell rows; fill() completes its parameters.
 template <class T, class Fill>
 void run_softmax(void (*kernel)(const Softmax<T>&, int64_t, int64_t), const Tensor& logits, Float type, int64_t height,
@@ -18,7 +10,7 @@ void run_softmax(void (*kernel)(const Softmax<T>&, int64_t, int64_t), const Tens
   const Source<T> source(logits, type);
   const AxisTable<T> ys(logits, logits.size(2), height, align_corners),
       xs(logits, logits.size(3), width, align_corners);
-  const int64_t c = logits.size(1), per_range = 3 * c * kPadding;
+  const int64_t c = logits.size(1), per_range = 10 * c * kPadding;
   const Ranges ranges(logits.size(0) * logits.size(2), 10 * c * (height / logits.size(2) + 1) * width);
   Tensor scratch = empty(logits, {ranges.slots, per_range}, kScalar<T>);
   ranges.run([&](int64_t slot, int64_t b, int64_t e) {
@@ -40,7 +32,7 @@ Tensor upsample_softmax(const Tensor& logits, int64_t height, int64_t width, boo
   if (out.numel() == 0) return out;
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
-    run_softmax<T>(softmax_kernels<T>().softmax, logits, type, height, width, align_corners,
+    run_softmax<T>(FASTSEG_PICK_FOR(T, softmax).softmax, logits, type, height, width, align_corners,
                    [&](Softmax<T>& p) { p.out = strided(out, type); });
   });
   return out;
@@ -58,11 +50,12 @@ std::tuple<Tensor, Tensor> upsample_argmax_confidence(const Tensor& logits, int6
   if (labels.numel() == 0) return {labels, confidence};
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
-    run_softmax<T>(softmax_kernels<T>().confidence, logits, type, height, width, align_corners, [&](Softmax<T>& p) {
-      p.labels = labels.data_ptr();
-      p.label_type = label_type;
-      p.confidence = (T*)confidence.data_ptr();
-    });
+    run_softmax<T>(FASTSEG_PICK_FOR(T, softmax).confidence, logits, type, height, width, align_corners,
+                   [&](Softmax<T>& p) {
+                     p.labels = labels.data_ptr();
+                     p.label_type = label_type;
+                     p.confidence = (T*)confidence.data_ptr();
+                   });
   });
   return {labels, confidence};
 }
@@ -95,7 +88,7 @@ std::tuple<Tensor, Tensor, Tensor> upsample_cross_entropy(const Tensor& logits, 
     std::vector<double> sums(2 * rows, 0.0);
     std::vector<int64_t> bad(rows, -1);
     if (target.numel() > 0)
-      run_softmax<T>(softmax_kernels<T>().cross_entropy, logits, type, height, width, align_corners,
+      run_softmax<T>(FASTSEG_PICK_FOR(T, softmax).cross_entropy, logits, type, height, width, align_corners,
                      [&](Softmax<T>& p) {
                        p.target = labels.data_ptr();
                        p.target_type = target_type;

@@ -55,12 +55,15 @@ struct Resize {  // bilinear forward and threshold; ranges over n * h cell rows
   T* scratch;  // channels_last: [3 * w * c + W * c], one per range
 };
 
+constexpr int64_t kWords = 32;  // of 32 classes each, which a set of candidates holds
+
 template <class T>
 struct Labels {  // argmax; ranges over n * h rows or cell rows
   Maps<T> source;
   Axis<T> y, x;
-  int32_t* corners;  // [n, h, w] argmax at source resolution, -1 where a class is not finite; null: no shortcut
-  void* out;         // labels of the output rows from `origin` (an index into n * H) on
+  int32_t* corners;      // [n, h, w] argmax at source resolution, -1 where a class is not finite; null: no shortcut
+  uint32_t* candidates;  // [n, h, (c + 31) / 32, w] scratch; null: none, and none where c > 32 * kWords
+  void* out;             // labels of the output rows from `origin` (an index into n * H) on
   Int type;
   int64_t origin;
 };
@@ -69,7 +72,7 @@ template <class T>
 struct Softmax {  // softmax, confidence and cross-entropy forward; ranges over n * h cell rows
   Maps<T> source;
   Axis<T> y, x;
-  T* scratch;   // [3, c, lanes], one per range
+  T* scratch;   // [2 + kRows, c, lanes], one per range
   Strided out;  // softmax
   bool channels_last;
   void* labels;  // confidence: [n, H, W]
@@ -143,5 +146,6 @@ FASTSEG_TABLES(AdjointKernels<double>, adjoint_f64);
 
 constexpr int64_t kTile = 128;     // output columns that a backward tile spans
 constexpr int64_t kTileRows = 16;  // output rows that it spans
+constexpr int64_t kWide = 256;     // output columns at a time of a backward that takes the classes one by one
 
 }  // namespace fastseg

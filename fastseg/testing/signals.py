@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-KINDS = ("smooth", "noise", "ties", "constant", "nan", "inf", "minus_inf", "minus_inf_pixel")
+KINDS = ("smooth", "noise", "wide", "masked", "ties", "constant", "nan", "inf", "minus_inf", "minus_inf_pixel")
 
 
 def generator(seed: int) -> torch.Generator:
@@ -20,7 +20,8 @@ def logits(shape: Sequence[int], kind: str, seed: int) -> Tensor:
     Args:
         shape: N, C, h, w.
         kind: `smooth`, noise without the upper 7/8 of the spectrum, like the logits of a model; `noise`, white;
-            `ties`, small integers, so that equal maxima are common; `constant`; `nan`, `inf` and `minus_inf`, noise
+            `wide`, noise whose exponentials underflow in float32; `masked`, noise with about a third of the entries at
+            -1e4; `ties`, small integers, so that equal maxima are common; `constant`; `nan`, `inf` and `minus_inf`, noise
             with some such entries; `minus_inf_pixel`, noise with a source pixel where every class is -inf.
         seed: of the generator.
     """
@@ -34,9 +35,13 @@ def logits(shape: Sequence[int], kind: str, seed: int) -> Tensor:
         coarse = torch.randn(n, c, h // 8 + 2, w // 8 + 2, generator=g, dtype=torch.float64)
         return 4 * F.interpolate(coarse, size=(h, w), mode="bicubic", align_corners=True)
     x = 2 * torch.randn(n, c, h, w, generator=g, dtype=torch.float64)
+    if kind == "wide":
+        return 40 * x
     special = {"nan": float("nan"), "inf": float("inf"), "minus_inf": -float("inf")}
     if kind in special:
         x.masked_fill_(torch.rand(n, c, h, w, generator=g) < 0.5 / c, special[kind])
+    elif kind == "masked":
+        x.masked_fill_(torch.rand(n, c, h, w, generator=g) < 1 / 3, -1e4)
     elif kind == "minus_inf_pixel":
         x[:, :, h // 2, w // 2] = -float("inf")
     elif kind != "noise":

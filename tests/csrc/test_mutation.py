@@ -16,8 +16,9 @@ import torch
 from fastseg import _native
 
 ROOT = Path(__file__).parents[2]
-COLUMNS, ARGMAX, SOFTMAX, ADJOINT, PLANES, PAIRS = (
+COLUMNS, PROGRESSION, ARGMAX, SOFTMAX, ADJOINT, PLANES, PAIRS = (
     "upsample/columns.h",
+    "upsample/progression.h",
     "upsample/argmax_kernel.cpp",
     "upsample/softmax_kernel.cpp",
     "upsample/adjoint_kernel.cpp",
@@ -29,23 +30,33 @@ MUTANTS = (
     (COLUMNS, "a * k.lower_weight + b * k.upper_weight", "a * k.upper_weight + b * k.lower_weight"),
     (COLUMNS, "least(row + 1, y.in - 1)", "row"),
     (COLUMNS, "y.first[row + 1]", "y.first[row + 1] - 1"),
+    (PROGRESSION, "first * squared", "first * ratio"),
+    (PROGRESSION, "w[n - 1] - w[0]", "w[n - 1] - w[1]"),
+    (PROGRESSION, "lowest < T(-kExponents)", "lowest < T(-1e9)"),
     (PLANES, "a * wa[j] + b * wb[j]", "a * wb[j] + b * wa[j]"),
     (ARGMAX, "v > best[j]", "v >= best[j]"),
     (ARGMAX, "v > best[j]", "v < best[j]"),
     (ARGMAX, "a == b && a == c && a == d", "a == b && a == c"),
     (ARGMAX, "~finite", "finite & ~finite"),
-    (SOFTMAX, "at.most + logarithm(at.sum)", "at.most - logarithm(at.sum)"),
-    (SOFTMAX, "block.template sum<true>(most)", "block.template sum<true>(most * T(0.5))"),
+    (ARGMAX, "column(c, high) >= floor", "column(c, low) >= floor"),
+    (SOFTMAX, "most + logarithm(sum)", "most - logarithm(sum)"),
+    (SOFTMAX, "block.template sum<true>(block.row(y))", "block.template sum<true>(block.row(y)) * T(0.5)"),
+    (SOFTMAX, "block.line(run.y + j)", "block.line(run.y)"),
     (SOFTMAX, "~(v <= best) & (best == best)", "~(v < best) & (best == best)"),
     (SOFTMAX, "(lse - at.chosen) * scale", "(lse + at.chosen) * scale"),
     (SOFTMAX, "loss * (1 - p.smoothing)", "loss * (1 + p.smoothing)"),
-    (ADJOINT, "g * p.y.lower_weight[row]", "g * p.y.upper_weight[row]"),
-    (ADJOINT, "w * Four{p[0], p[1], p[0], p[1]}", "w * Four{p[1], p[0], p[0], p[1]}"),
+    (ADJOINT, "g * y.lower_weight[row]", "g * y.upper_weight[row]"),
+    (ADJOINT, "v * x.lower_weight[at]", "v * x.upper_weight[at]"),
+    (ADJOINT, "bottom.row == cell.row", "bottom.row != cell.row"),
     (ADJOINT, "u * gb[k]", "u * ga[k]"),
     (ADJOINT, "g[i] * (p.smoothing / T(p.c))", "g[i] * (p.smoothing / T(p.c + 1))"),
     (ADJOINT, "(hit ? load(B + at) : V<T>{})", "(hit ? V<T>{} : load(B + at))"),
-    (PAIRS, "int64_t(t) * p.classes + q", "int64_t(q) * p.classes + t"),
-    (PAIRS, "t != p.ignore_index", "t != p.ignore_index + 1"),
+    (
+        PAIRS,
+        "uint32_t(t) * uint32_t(classes) + uint32_t(q)",
+        "uint32_t(q) * uint32_t(classes) + uint32_t(t)",
+    ),
+    (PAIRS, "t != ignored", "t != ignored + 1"),
 )
 RUNNER = """
 import ctypes, json, sys, torch
