@@ -105,26 +105,6 @@ def empty_strip(
     return np.asarray(Image.fromarray(image).resize(size[::-1], Resampling.BICUBIC, box=(x, y, x + width, y + height)))
 
 
-def recolour(view: np.ndarray, labels: np.ndarray, rng: np.random.Generator, garments: tuple[int, ...]) -> np.ndarray:
-    """Give each garment of a float RGB view ``[H, W, 3]``, or not, another colour: its channels swapped and scaled."""
-    for garment in garments:
-        if rng.random() < 0.6:
-            worn = labels == garment
-            view[worn] = view[worn][:, rng.permutation(3)] * rng.uniform(0.5, 1.6, 3).astype(np.float32)
-    return np.minimum(view, 255)
-
-
-def blob(rng: np.random.Generator, size: tuple[int, int], centre: tuple[float, float]) -> np.ndarray:
-    """Draw a soft-edged ellipse or rounded rectangle about a (row, column), float32 ``[H, W]`` of 0..1."""
-    y, x = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32)
-    radius, angle = rng.uniform(0.08, 0.32, 2) * min(size), rng.uniform(0, np.pi)
-    u = (x - centre[1]) * np.cos(angle) + (y - centre[0]) * np.sin(angle)
-    v = (y - centre[0]) * np.cos(angle) - (x - centre[1]) * np.sin(angle)
-    power = rng.choice([2, 2, 4, 8])
-    distance = (np.abs(u / radius[0]) ** power + np.abs(v / radius[1]) ** power) ** (1 / power)
-    return np.clip((1 - distance) * radius.min() / 1.5 + 0.5, 0, 1).astype(np.float32)
-
-
 def jitter(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     """Change gamma, contrast, brightness, saturation and colour balance of float RGB ``[H, W, 3]`` of 0..255."""
     spread = 0.6 * strength
@@ -145,22 +125,14 @@ class PersonAugment:
     Args:
         head_share: share of views aimed at the head.
         background_share: share of views that get a new background.
-        recolour_share: share of views whose garments get new colours.
-        held_share: share of views in which an object is held before the clothes, labelled as an accessory.
         jitter_strength: 0 leaves the colours alone, 1 is strong.
         hair: label of hair, which tells where the head is.
-        garments: labels of clothes.
-        accessory: label of what is carried.
     """
 
     head_share: float = 0.5
     background_share: float = 0.4
-    recolour_share: float = 0.3
-    held_share: float = 0.25
     jitter_strength: float = 0.6
     hair: int = 2
-    garments: tuple[int, ...] = (3, 4)
-    accessory: int = 6
 
     def __call__(
         self,
@@ -189,10 +161,6 @@ class PersonAugment:
         view = image.astype(np.float32)
         if rng.random() < self.background_share:
             view, labels = self._replace_background(view, labels, rng, other)
-        if rng.random() < self.recolour_share:
-            view = recolour(view, labels, rng, self.garments)
-        if rng.random() < self.held_share:
-            view, labels = self._hold(view, labels, rng)
         if rng.random() < 0.8:
             view = jitter(view, rng, self.jitter_strength)
         if rng.random() < 0.1:
@@ -242,22 +210,6 @@ class PersonAugment:
         left = np.clip(left, min(0, cols - width), max(0, cols - width))
         upper = np.clip(upper, min(0, rows - height), max(0, rows - height))
         return float(left), float(upper), float(width), float(height)
-
-    def _hold(self, view: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Sample:
-        clothes = np.argwhere(np.isin(labels, self.garments))
-        if not len(clothes):
-            return view, labels
-        row, column = clothes[rng.integers(len(clothes))]
-        alpha = blob(rng, labels.shape, (row, column))
-        covered, person = alpha > 0.5, (labels != 0) & (labels != IGNORE)
-        # What is mostly beside the body is not held, and a hidden head leaves nothing to tell a person by.
-        head = labels == self.hair
-        if person[covered].mean() < 0.4 or np.count_nonzero(head & covered) > 0.2 * np.count_nonzero(head):
-            return view, labels
-        light = np.linspace(*rng.uniform(0.5, 1.3, 2), labels.shape[0], dtype=np.float32)[:, None, None]
-        thing = np.minimum(texture(rng, labels.shape) * light, 255)
-        alpha = alpha[..., None]
-        return view * (1 - alpha) + thing * alpha, np.where(covered, np.uint8(self.accessory), labels)
 
     def _replace_background(
         self, view: np.ndarray, labels: np.ndarray, rng: np.random.Generator, other: Callable[[], Sample] | None
