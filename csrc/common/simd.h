@@ -146,6 +146,29 @@ inline void store_pairs(T* p, V<T> a, V<T> b) {
 #endif
 }
 
+// a * b + c, rounded once where the instruction set can. Written as a product and a sum, the compiler might fuse
+// another product in another place, and equal inputs would not give equal floats.
+template <class T>
+inline V<T> multiply_add(V<T> a, V<T> b, V<T> c) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (V<T>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+  else
+    return (V<T>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    return (V<T>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+  else
+    return (V<T>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__ARM_FEATURE_FMA)
+  for (int l = 0; l < Simd<T>::lanes; ++l)
+    c[l] = sizeof(T) == 4 ? __builtin_fmaf(a[l], b[l], c[l]) : __builtin_fma(a[l], b[l], c[l]);
+  return c;
+#else
+  return a * b + c;
+#endif
+}
+
 template <class T>
 inline V<T> maximum(V<T> a, V<T> b) {
   return a > b ? a : b;

@@ -92,7 +92,8 @@ void upsample_confusion_matrix(const Tensor& logits, const Tensor& target, Tenso
     const LabelJob<T> job(logits, float_kind, height, width, align_corners);
     const int64_t h = logits.size(2);
     int64_t tallest = 0;  // output rows of a cell row
-    for (int64_t i = 0; i < h; ++i) tallest = std::max<int64_t>(tallest, job.y.axis.first[i + 1] - job.y.axis.first[i]);
+    for (int64_t i = 0; i < h; ++i)
+      tallest = std::max<int64_t>(tallest, job.axes.y.axis.first[i + 1] - job.axes.y.axis.first[i]);
     Ranges ranges(logits.size(0) * h, classes * (height / h + 1) * width);
     ranges.slots = bounded(ranges.slots, classes);
     Histograms histograms(t, classes, ranges.slots);
@@ -116,7 +117,7 @@ void upsample_confusion_matrix(const Tensor& logits, const Tensor& target, Tenso
               -1};
       int64_t bad = -1;
       for (int64_t i = b; i < e && bad < 0; ++i) {
-        const int64_t image = i / h, first = job.y.axis.first[i % h], last = job.y.axis.first[i % h + 1];
+        const int64_t image = i / h, first = job.axes.y.axis.first[i % h], last = job.axes.y.axis.first[i % h + 1];
         labels.origin = image * height + first;
         FASTSEG_PICK_FOR(T, labels).argmax(labels, i, i + 1);
         mine.target = (const char*)t.data_ptr() + labels.origin * width * size_of(type);

@@ -9,10 +9,10 @@ template <class T, class Fill>
 Tensor run_adjoint(void (*kernel)(const Adjoint<T>&, int64_t, int64_t), const Tensor& like, int64_t n, int64_t c,
                    int64_t h, int64_t w, int64_t height, int64_t width, bool align_corners, bool pixels,
                    int64_t per_range, bool channels_last, Float type, const Fill& fill) {
-  const AxisTable<T> ys(like, h, height, align_corners), xs(like, w, width, align_corners);
+  const Axes<T> axes(like, h, w, height, width, align_corners);
   Adjoint<T> base{};
-  base.y = ys.axis;
-  base.x = xs.axis;
+  base.y = axes.y.axis;
+  base.x = axes.x.axis;
   base.n = n;
   base.c = c;
   base.chunk = std::max<int64_t>(2, (h + 15) / 16);
@@ -119,14 +119,14 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad, const Tensor& logits,
     const std::optional<Tensor> class_weight = weight ? std::optional(plain(*weight)) : std::nullopt;
     const std::optional<Tensor> pixel = pixel_weight ? std::optional(plain(*pixel_weight)) : std::nullopt;
     return run_adjoint<T>(FASTSEG_PICK_FOR(T, adjoint).cross_entropy, logits, n, c, h, w, height, width, align_corners,
-                          false, kTile * (5 * kTileRows + 4 * c + 2), last, type, [&](Adjoint<T>& p) {
+                          false, kTile * (5 * kTileRows + 4 * c), last, type, [&](Adjoint<T>& p) {
                             p.source = source.maps;
                             p.target = labels.data_ptr();
                             p.target_type = target_type;
                             p.ignore_index = int32_t(ignore_index);
                             p.weight = class_weight ? (const T*)class_weight->data_ptr() : nullptr;
                             p.pixel_weight = pixel ? (const T*)pixel->data_ptr() : nullptr;
-                            p.lse = (const T*)log_sum.data_ptr();
+                            p.log_sum = (const T*)log_sum.data_ptr();
                             p.loss_grad = (const T*)upstream.data_ptr();
                             p.loss_grad_stride = reduction == 0 ? 1 : 0;
                             p.scale = reduction == 1 ? T(1) / *(const T*)divisor.data_ptr() : T(1);

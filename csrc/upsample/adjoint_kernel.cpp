@@ -89,14 +89,11 @@ void each_strip(const Adjoint<T>& p, int64_t index, int64_t c0, int64_t c1, T* s
         sum(cell, x0, x1, above, below);
       }
       if (filled || carried) gather<kWidth>(p.x, x0, x1, above, classes, grad + r * p.x.in, plane);
+      carried = filled && cell.below != r;
+      if (filled && !carried) gather<kWidth>(p.x, x0, x1, below, classes, grad + r * p.x.in, plane);
       exchange(above, below);
-      carried = filled;
     }
-    if (!carried) continue;
-    if (last < p.y.in)
-      gather<kWidth>(p.x, x0, x1, above, classes, p.edge + (index * p.c + c0) * p.x.in, p.x.in);
-    else
-      gather<kWidth>(p.x, x0, x1, above, classes, grad + (last - 1) * p.x.in, plane);
+    if (carried) gather<kWidth>(p.x, x0, x1, above, classes, p.edge + (index * p.c + c0) * p.x.in, p.x.in);
   }
 }
 
@@ -194,20 +191,20 @@ void softmax(const Adjoint<T>& p, int64_t begin, int64_t end) {
 }
 
 // With g the gradient of a pixel's loss times its pixel weight, w the class weights and e the smoothing:
-//   d/dz_c = p_c A - [c = t] B - w_c D,   A = B + D sum(w),   B = g (1 - e) w_t,   D = g e / C,   p_c = exp(z_c - lse)
-// p_c is taken as exp(z_c - line) exp(line - lse), of which the first factor is a geometric progression down the rows
-// (see softmax_kernel.cpp) and the second one does not depend on the class and is put into A.
+//   d/dz_c = p_c A - [c = t] B - w_c D,   A = B + D sum(w),   B = g (1 - e) w_t,   D = g e / C,   p_c = exp(z_c) / sum
+// The first factor of p_c is a geometric progression down the rows (see softmax_kernel.cpp), the second one does not
+// depend on the class and is put into A.
 template <int n>
 struct Count {
   static constexpr int value = n;
 };
 
-// A source row between the columns of a tile: all classes, the largest of them, and for each vector of columns whether
-// the others are within reach of it.
+// A source row at the columns of a tile: all classes less the largest of them, and for each vector of columns whether
+// they are within reach of it. As in the forward, whose sums are to be met.
 template <class T>
 struct Across {
   static constexpr int L = Simd<T>::lanes;
-  T *value, *most;  // [c, kTile], [kTile]
+  T* value;  // [c, kTile]
   int64_t row, x0;
   bool fits[kTile / L];
 
@@ -224,9 +221,13 @@ struct Across {
         store(value + c * kTile + x, v);
         largest = maximum<T>(v, largest);
       }
-      store(most + x, largest);
+      const V<T> offset = finite_or_zero<T>(largest);
       Reach<T> reach;
-      for (int64_t c = 0; c < p.c; ++c) reach.add(load(value + c * kTile + x) - largest);
+      for (int64_t c = 0; c < p.c; ++c) {
+        const V<T> v = load(value + c * kTile + x) - offset;
+        store(value + c * kTile + x, v);
+        reach.add(v);
+      }
       fits[x / L] = reach.fits();
     }
   }
@@ -237,18 +238,21 @@ void cross_entropy_as(const Adjoint<T>& p, int64_t begin, int64_t end) {
   constexpr int L = Simd<T>::lanes;
   constexpr int64_t kPixels = kTile * kTileRows;
   using Scalar = typename Simd<T>::Int;
-  T *A = p.scratch + 2 * p.c * kTile, *B = A + kPixels, *D = B + kPixels, *lse = D + kPixels;
-  Scalar* label = (Scalar*)(lse + kPixels);
+  T *A = p.scratch + 2 * p.c * kTile, *B = A + kPixels, *D = B + kPixels, *reference = D + kPixels;
+  Scalar* label = (Scalar*)(reference + kPixels);
   T* rows = (T*)(label + kPixels);
-  Across<T> top{rows, rows + p.c * kTile, -1, 0, {}}, bottom = top;
-  bottom.value = top.most + kTile;
-  bottom.most = bottom.value + p.c * kTile;
-  bool progressive[kTile / L];
+  Across<T> top{rows, -1, 0, {}}, bottom{rows + p.c * kTile, -1, 0, {}};
+  bool fits[kTile / L];
   Run<T> runs[kTileRows];
   int run_count = 0;
   T total = 0;
   for (int64_t c = 0; c < p.c; ++c) total += p.weight ? p.weight[c] : T(1);
 
+  const auto between = [&](int64_t c, int64_t x, int64_t y) {
+    return blend<T>(load(top.value + c * kTile + x), splat(p.y.lower_weight[y]), load(bottom.value + c * kTile + x),
+                    splat(p.y.upper_weight[y]));
+  };
+  // Of a pixel: its log-sum, then what is subtracted from its values.
   const auto prepare = [&](const Tile<T>& tile, const CellRow<T>& cell) {
     const int64_t n = tile.x1 - tile.x0, m = (n + L - 1) / L * L;
     for (int64_t y = tile.y0; y < tile.y1; ++y) {
@@ -273,8 +277,8 @@ void cross_entropy_as(const Adjoint<T>& p, int64_t begin, int64_t end) {
       for (int64_t i = 0; i < m; ++i) D[at + i] = g[i] * (p.smoothing / T(p.c));
       for (int64_t i = 0; i < m; ++i) A[at + i] = B[at + i] + D[at + i] * total;
       for (int64_t i = 0; i < m; ++i) label[at + i] = target[i];
-      memcpy(lse + at, p.lse + row, n * sizeof(T));
-      for (int64_t i = n; i < m; ++i) lse[at + i] = 0;
+      memcpy(reference + at, p.log_sum + row, n * sizeof(T));
+      for (int64_t i = n; i < m; ++i) reference[at + i] = 0;
     }
     run_count = 0;
     for (int64_t y = tile.y0; y < tile.y1; y += runs[run_count++].n) runs[run_count] = run_from(p.y, y, tile.y1);
@@ -282,19 +286,19 @@ void cross_entropy_as(const Adjoint<T>& p, int64_t begin, int64_t end) {
     top.fill(p, tile, cell.row);
     bottom.fill(p, tile, cell.below);
     for (int64_t x = 0; x < n; x += L) {
-      progressive[x / L] = tile.y1 - tile.y0 >= kShortestRun && top.fits[x / L] && bottom.fits[x / L];
-      const V<T> a = load(top.most + x), b = load(bottom.most + x);
-      for (int64_t y = tile.y0; y < tile.y1 && progressive[x / L]; ++y) {
+      fits[x / L] = top.fits[x / L] && bottom.fits[x / L];
+      for (int64_t y = tile.y0; y < tile.y1; ++y) {
         const int64_t at = (y - tile.y0) * kTile + x;
-        const V<T> line = a * p.y.lower_weight[y] + b * p.y.upper_weight[y];
-        store(A + at, load(A + at) * exponential(line - load(lse + at)));
+        store(A + at, load(A + at) * exponential(-load(reference + at)));
+        V<T> most = between(0, x, y);
+        for (int64_t c = 1; c < p.c && !fits[x / L]; ++c) most = maximum<T>(most, between(c, x, y));
+        store(reference + at, fits[x / L] ? V<T>{} : most);
       }
     }
   };
 
   const auto add = [&](const Tile<T>& tile, const CellRow<T>&, int64_t c, T* above, T* below) {
     const T w = p.weight ? p.weight[c] : T(1);
-    const T *wa = p.y.lower_weight, *wb = p.y.upper_weight;
     const int64_t n = tile.x1 - tile.x0;
     const auto take = [&](Column<T>& column, int64_t x, int64_t y, V<T> probability) {
       const int64_t at = (y - tile.y0) * kTile + x;
@@ -303,25 +307,25 @@ void cross_entropy_as(const Adjoint<T>& p, int64_t begin, int64_t end) {
       if (kSmooth) g -= load(D + at) * w;
       column.add(g, y);
     };
-    T a[kTile], b[kTile], first[kTile], ratio[kTile];
+    const bool short_runs = tile.y1 - tile.y0 < kShortestRun;
     for (int64_t x = 0; x < n; x += L) {
-      const V<T> up = load(top.value + c * kTile + x), down = load(bottom.value + c * kTile + x);
-      store(a + x, up - load(top.most + x));
-      store(b + x, down - load(bottom.most + x));
-      if (progressive[x / L]) continue;
+      if (fits[x / L] && !short_runs) continue;
       Column<T> column(p.y, above + x, below + x);
       for (int64_t y = tile.y0; y < tile.y1; ++y)
-        take(column, x, y, exponential(up * wa[y] + (down * wb[y] - load(lse + (y - tile.y0) * kTile + x))));
+        take(column, x, y, exponential(between(c, x, y) - load(reference + (y - tile.y0) * kTile + x)));
     }
+    if (short_runs) return;
+    const T *a = top.value + c * kTile, *b = bottom.value + c * kTile;
+    T first[kTile], ratio[kTile];
     const auto descend = [&](const Run<T>& run, auto rows) {
       constexpr int R = decltype(rows)::value;
       // The exponentials of all columns first: what waits for them would fill the scheduler of the processor.
       for (int64_t x = 0; x < n; x += L) {
-        store(first + x, exponential_within(load(a + x) * wa[run.y] + load(b + x) * wb[run.y]));
+        store(first + x, exponential_within(between(c, x, run.y)));
         store(ratio + x, exponential_within((load(b + x) - load(a + x)) * run.step));
       }
       for (int64_t x = 0; x < n; x += L) {
-        if (!progressive[x / L]) continue;
+        if (!fits[x / L]) continue;
         Column<T> column(p.y, above + x, below + x);
         V<T> terms[R];
         progression<T, R>(load(first + x), load(ratio + x), terms);

@@ -21,7 +21,8 @@ inline Strided strided(const Tensor& x, Float type = Float::f32) {
           x.size(3),    x.stride(0), x.stride(1), x.stride(2), x.stride(3)};
 }
 
-// The table of one axis. Coordinates are computed in double and rounded once, whatever T.
+// The table of one axis. Coordinates are computed in double and rounded once, whatever T. Where the size stays, each
+// value is its own neighbour, as in PyTorch: an infinity makes no NaN of the one before it.
 template <class T>
 struct AxisTable {
   Tensor indices, weights;
@@ -38,7 +39,7 @@ struct AxisTable {
       const double p = double(std::min(i, out - 1));
       const double at = align_corners ? scale * p : std::max(scale * (p + 0.5) - 0.5, 0.0);
       lower[i] = int32_t(std::min(int64_t(at), in - 1));
-      upper[i] = int32_t(std::min<int64_t>(lower[i] + 1, in - 1));
+      upper[i] = int32_t(std::min<int64_t>(lower[i] + (in != out), in - 1));
       const double between = std::min(std::max(at - lower[i], 0.0), 1.0);
       upper_weight[i] = T(between);
       lower_weight[i] = T(1.0 - between);
@@ -49,6 +50,15 @@ struct AxisTable {
     }
     axis = {in, out, lower, upper, lower_weight, upper_weight, first};
   }
+};
+
+// Both axes of a resize from h x w to height x width.
+template <class T>
+struct Axes {
+  AxisTable<T> y, x;
+
+  Axes(const Tensor& like, int64_t h, int64_t w, int64_t height, int64_t width, bool align_corners)
+      : y(like, h, height, align_corners), x(like, w, width, align_corners) {}
 };
 
 // The maps of a tensor [n, c, h, w]: in place where rows are dense and long enough, else a padded copy.
@@ -102,15 +112,14 @@ auto by_type(Float type, const Use& use) {
 template <class T>
 struct LabelJob {
   Source<T> source;
-  AxisTable<T> y, x;
+  Axes<T> axes;
   std::optional<Tensor> corners, candidates;
   Labels<T> labels;
 
   LabelJob(const Tensor& logits, Float type, int64_t height, int64_t width, bool align_corners)
       : source(logits, type),
-        y(logits, logits.size(2), height, align_corners),
-        x(logits, logits.size(3), width, align_corners),
-        labels{source.maps, y.axis, x.axis, nullptr, nullptr, nullptr, Int::u8, 0} {
+        axes(logits, logits.size(2), logits.size(3), height, width, align_corners),
+        labels{source.maps, axes.y.axis, axes.x.axis, nullptr, nullptr, nullptr, Int::u8, 0} {
     const Maps<T>& s = source.maps;
     if (s.c < 2 || height * width < 2 * s.h * s.w) return;  // too few pixels per cell to pay for the corners
     corners = empty(logits, {s.n, s.h, s.w}, ScalarType::Int);

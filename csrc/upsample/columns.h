@@ -26,8 +26,13 @@ inline Columns<T> columns(const Axis<T>& x, int64_t at) {
           load(x.upper_weight + at)};
 }
 
-// a * lower + b * upper: monotone in a and in b under rounding, so that classes which are ordered at both neighbours
-// stay ordered between them.
+// a * wa + b * wb, the same float for the same inputs everywhere: a backward finds the values of its forward again.
+template <class T>
+inline V<T> blend(V<T> a, V<T> wa, V<T> b, V<T> wb) {
+  return multiply_add<T>(a, wa, b * wb);
+}
+
+// Monotone in both neighbours under rounding, so that classes which are ordered at both stay ordered between them.
 template <class T>
 __attribute__((always_inline)) inline V<T> along(const T* row, const Columns<T>& k) {
   V<T> a, b;
@@ -41,7 +46,7 @@ __attribute__((always_inline)) inline V<T> along(const T* row, const Columns<T>&
       b[l] = row[k.base + k.upper[l]];
     }
   }
-  return a * k.lower_weight + b * k.upper_weight;
+  return blend<T>(a, k.lower_weight, b, k.upper_weight);
 }
 
 template <class X>
@@ -59,11 +64,9 @@ struct CellRow {
   int64_t image, row, below, begin, end;
 
   CellRow(const Axis<T>& y, int64_t index)
-      : image(index / y.in),
-        row(index % y.in),
-        below(least(row + 1, y.in - 1)),
-        begin(y.first[row]),
-        end(y.first[row + 1]) {}
+      : image(index / y.in), row(index % y.in), below(row), begin(y.first[row]), end(y.first[row + 1]) {
+    if (begin < end) below = y.upper[begin];
+  }
 };
 
 template <class T>

@@ -12,14 +12,14 @@ Tensor upsample_bilinear(const Tensor& x, int64_t height, int64_t width, bool al
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
     const Source<T> source(x, type);
-    const AxisTable<T> ys(x, x.size(2), height, align_corners), xs(x, x.size(3), width, align_corners);
+    const Axes<T> axes(x, x.size(2), x.size(3), height, width, align_corners);
     const Ranges ranges(x.size(0) * x.size(2), x.size(1) * (height / x.size(2) + 1) * width);
     const int64_t per_range = last ? (3 * x.size(3) + width) * x.size(1) : 0;
     Tensor scratch = empty(x, {ranges.slots, per_range}, kScalar<T>);
     ranges.run([&](int64_t slot, int64_t b, int64_t e) {
       T* mine = (T*)scratch.data_ptr() + slot * per_range;
       FASTSEG_PICK_FOR(T, upsample)
-          .bilinear({source.maps, ys.axis, xs.axis, strided(out, type), last, T(0), mine}, b, e);
+          .bilinear({source.maps, axes.y.axis, axes.x.axis, strided(out, type), last, T(0), mine}, b, e);
     });
   });
   return out;
@@ -34,8 +34,8 @@ Tensor upsample_threshold(const Tensor& x, int64_t height, int64_t width, double
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
     const Source<T> source(x, type);
-    const AxisTable<T> ys(x, x.size(2), height, align_corners), xs(x, x.size(3), width, align_corners);
-    const Resize<T> p{source.maps, ys.axis, xs.axis, strided(out), last, T(threshold), nullptr};
+    const Axes<T> axes(x, x.size(2), x.size(3), height, width, align_corners);
+    const Resize<T> p{source.maps, axes.y.axis, axes.x.axis, strided(out), last, T(threshold), nullptr};
     Ranges(x.size(0) * x.size(2), x.size(1) * (height / x.size(2) + 1) * width).run([&](int64_t, int64_t b, int64_t e) {
       FASTSEG_PICK_FOR(T, upsample).threshold(p, b, e);
     });

@@ -33,16 +33,22 @@ constexpr int64_t kShortestRun = 3;
 // ratio that a run needs overflows.
 constexpr int kExponents = 80;
 
+// What can be subtracted without making a NaN.
+template <class T>
+inline V<T> finite_or_zero(V<T> v) {
+  return v - v == V<T>{} ? v : V<T>{};
+}
+
 // Whether differences from a largest value are all finite and within kExponents.
 template <class T>
 struct Reach {
-  V<T> lowest = {}, probe = {};
+  V<T> lowest = {}, probe = {};  // the sum is finite where all are
 
   void add(V<T> difference) {
-    lowest = minimum<T>(lowest, difference);  // may drop a NaN
-    probe += difference;                      // keeps it
+    lowest = minimum<T>(lowest, difference);
+    probe += difference;
   }
-  bool fits() const { return !any<T>((lowest < T(-kExponents)) | (probe != probe)); }
+  bool fits() const { return !any<T>((lowest < T(-kExponents)) | (probe - probe != V<T>{})); }
 };
 
 // out[j] = first * ratio^j for j < R; takes the relative error of the ratio up to R - 1 times.

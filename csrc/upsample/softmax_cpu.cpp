@@ -8,16 +8,15 @@ template <class T, class Fill>
 void run_softmax(void (*kernel)(const Softmax<T>&, int64_t, int64_t), const Tensor& logits, Float type, int64_t height,
                  int64_t width, bool align_corners, const Fill& fill) {
   const Source<T> source(logits, type);
-  const AxisTable<T> ys(logits, logits.size(2), height, align_corners),
-      xs(logits, logits.size(3), width, align_corners);
+  const Axes<T> axes(logits, logits.size(2), logits.size(3), height, width, align_corners);
   const int64_t c = logits.size(1), per_range = 10 * c * kPadding;
   const Ranges ranges(logits.size(0) * logits.size(2), 10 * c * (height / logits.size(2) + 1) * width);
   Tensor scratch = empty(logits, {ranges.slots, per_range}, kScalar<T>);
   ranges.run([&](int64_t slot, int64_t b, int64_t e) {
     Softmax<T> p{};
     p.source = source.maps;
-    p.y = ys.axis;
-    p.x = xs.axis;
+    p.y = axes.y.axis;
+    p.x = axes.x.axis;
     p.scratch = (T*)scratch.data_ptr() + slot * per_range;
     fill(p);
     kernel(p, b, e);
@@ -96,7 +95,7 @@ std::tuple<Tensor, Tensor, Tensor> upsample_cross_entropy(const Tensor& logits, 
                        p.weight = class_weight ? (const T*)class_weight->data_ptr() : nullptr;
                        p.pixel_weight = pixel ? (const T*)pixel->data_ptr() : nullptr;
                        p.smoothing = T(smoothing);
-                       p.lse = (T*)lse.data_ptr();
+                       p.log_sum = (T*)lse.data_ptr();
                        p.loss = reduction == 0 ? (T*)loss.data_ptr() : nullptr;
                        p.sums = sums.data();
                        p.bad = bad.data();

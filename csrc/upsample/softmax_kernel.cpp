@@ -3,58 +3,97 @@
 // Per vector of output columns the c classes are interpolated horizontally once, into scratch that stays in the
 // first-level cache. Down the rows of a cell a logit is linear, its exponential a geometric progression: about 6
 // operations per class and pixel at a scale of 8, where an exponential for each takes 18. What must not overflow is
-// subtracted first: not the largest logit of a pixel, which is not linear, but the line between the largest of the row
-// above and the largest of the row below. Where a logit lies further than kExponents below that line, or is not finite,
-// rows are taken one by one. The full-size logits never reach memory: softmax writes its output once, cross-entropy one
-// float (the log-sum-exp) per pixel.
+// subtracted first, at the source rows: the largest value of each. Between them that is not the largest value of a
+// pixel but a line above it; where a value lies further than kExponents below, or is not finite, rows are taken one by
+// one, less their own largest value. The full-size logits never reach memory: softmax writes its output once,
+// cross-entropy one float per pixel, the logarithm of its sum. Their common offset appears in none of them, so that a
+// large one costs no digits.
 #include "progression.h"
 
 namespace fastseg {
 namespace {
 
-// The classes of one vector of columns: at the two source rows, then at one output row.
+// The classes of one vector of columns: at the two source rows, less the largest of each, then at output rows.
 template <class T>
 struct Block {
   static constexpr int L = Simd<T>::lanes;
   const Softmax<T>& p;
   const CellRow<T>& cell;
   T *top, *bottom, *value;  // [c, lanes], the last [c, kRows, lanes]
-  V<T> top_most, bottom_most;
+  bool fits = false;        // whether the exponentials of all values are normal numbers
 
   Block(const Softmax<T>& p_, const CellRow<T>& cell_, T* scratch)
       : p(p_), cell(cell_), top(scratch), bottom(top + p.source.c * L), value(bottom + p.source.c * L) {}
 
   void across(int64_t x) {
-    const Maps<T>& s = p.source;
     const Columns<T> k = columns(p.x, x);
-    const T* a = s.data + cell.image * s.stride_n + cell.row * s.stride_y;
-    const T* b = s.data + cell.image * s.stride_n + cell.below * s.stride_y;
-    top_most = bottom_most = splat(-T(__builtin_inff()));
-    for (int64_t c = 0; c < s.c; ++c) {
-      const V<T> above = along(a + c * s.stride_c, k), below = along(b + c * s.stride_c, k);
-      store(top + c * L, above);
-      store(bottom + c * L, below);
-      top_most = maximum<T>(above, top_most);
-      bottom_most = maximum<T>(below, bottom_most);
+    Reach<T> reach;
+    across(top, cell.row, k, reach);
+    across(bottom, cell.below, k, reach);
+    fits = reach.fits();
+  }
+
+  void across(T* out, int64_t row, const Columns<T>& k, Reach<T>& reach) const {
+    const Maps<T>& s = p.source;
+    const T* from = s.data + cell.image * s.stride_n + row * s.stride_y;
+    const int64_t stop = s.c * L;  // locals: the stores below could alias the parameters
+    V<T> most = splat(-T(__builtin_inff()));
+    for (int64_t i = 0; i < stop; i += L, from += s.stride_c) {
+      const V<T> v = along(from, k);
+      store(out + i, v);
+      most = maximum<T>(v, most);
+    }
+    const V<T> offset = finite_or_zero<T>(most);
+    for (int64_t i = 0; i < stop; i += L) {
+      const V<T> v = load(out + i) - offset;
+      store(out + i, v);
+      reach.add(v);
     }
   }
 
-  // The line from which the progressions hang, at row y.
-  V<T> line(int64_t y) const { return top_most * p.y.lower_weight[y] + bottom_most * p.y.upper_weight[y]; }
+  V<T> between(const V<T>& above, const V<T>& below, int64_t y) const {
+    return blend<T>(above, splat(p.y.lower_weight[y]), below, splat(p.y.upper_weight[y]));
+  }
 
-  // For each row of a run the sum of exp(value - line); false where that cannot be had. kKeep stores the terms.
+  // Interpolates row y; returns what to subtract before the exponentials: nothing where the values fit, else the
+  // largest.
+  V<T> row(int64_t y) const {
+    const int64_t stop = p.source.c * L;
+    V<T> most = between(load(top), load(bottom), y);
+    store(value, most);
+    for (int64_t i = L; i < stop; i += L) {
+      const V<T> v = between(load(top + i), load(bottom + i), y);
+      store(value + i, v);
+      most = maximum<T>(most, v);
+    }
+    return fits ? V<T>{} : most;
+  }
+
+  // Sum of exp(value - reference); kKeep stores the terms.
+  template <bool kKeep>
+  V<T> sum(V<T> reference) const {
+    const int64_t stop = p.source.c * L;
+    V<T> total = {}, even = {};  // two sums: half the round-off, and no wait for the last addition
+    for (int64_t i = 0; i < stop; i += L) {
+      const V<T> e = exponential(load(value + i) - reference);
+      if (kKeep) store(value + i, e);
+      const V<T> next = even + e;
+      even = total;
+      total = next;
+    }
+    return total + even;
+  }
+
+  // For each row of a run the sum of exp(value).
   template <int R, bool kKeep>
-  bool sums(const Run<T>& run, V<T>* total) const {
+  void sums(const Run<T>& run, V<T>* total) const {
     const T wa = p.y.lower_weight[run.y], wb = p.y.upper_weight[run.y], step = run.step;
     const int64_t classes = p.source.c;
     const T *above = top, *below = bottom;
     T* keep = value;
-    Reach<T> reach;
     V<T> sum[R] = {};
     for (int64_t c = 0; c < classes; ++c, above += L, below += L, keep += R * L) {
-      const V<T> a = load(above) - top_most, b = load(below) - bottom_most;
-      reach.add(a);
-      reach.add(b);
+      const V<T> a = load(above), b = load(below);
       V<T> terms[R];
       progression<T, R>(exponential_within(a * wa + b * wb), exponential_within((b - a) * step), terms);
 #pragma GCC unroll 8
@@ -65,42 +104,13 @@ struct Block {
     }
 #pragma GCC unroll 8
     for (int j = 0; j < R; ++j) total[j] = sum[j];
-    return reach.fits();
   }
+
+  bool progressive(const Run<T>& run) const { return fits && run.n >= kShortestRun; }
 
   template <bool kKeep>
-  bool sums(const Run<T>& run, V<T>* total) const {
-    if (run.n < kShortestRun) return false;
-    return run.n > 4 ? sums<kRows, kKeep>(run, total) : sums<4, kKeep>(run, total);
-  }
-
-  // Interpolates row y; returns the maximum.
-  V<T> row(int64_t y) const {
-    const T wa = p.y.lower_weight[y], wb = p.y.upper_weight[y];
-    const int64_t stop = p.source.c * L;  // a local: the stores below could alias the parameters
-    V<T> most = load(top) * wa + load(bottom) * wb;
-    store(value, most);
-    for (int64_t i = L; i < stop; i += L) {
-      const V<T> v = load(top + i) * wa + load(bottom + i) * wb;
-      store(value + i, v);
-      most = maximum<T>(most, v);
-    }
-    return most;
-  }
-
-  // Sum of exp(value - most); kKeep stores the terms.
-  template <bool kKeep>
-  V<T> sum(V<T> most) const {
-    const int64_t stop = p.source.c * L;
-    V<T> total = {}, even = {};  // two sums: half the round-off, and no wait for the last addition
-    for (int64_t i = 0; i < stop; i += L) {
-      const V<T> e = exponential(load(value + i) - most);
-      if (kKeep) store(value + i, e);
-      const V<T> next = even + e;
-      even = total;
-      total = next;
-    }
-    return total + even;
+  void sums(const Run<T>& run, V<T>* total) const {
+    run.n > 4 ? sums<kRows, kKeep>(run, total) : sums<4, kKeep>(run, total);
   }
 };
 
@@ -148,7 +158,8 @@ void softmax(const Softmax<T>& p, int64_t begin, int64_t end) {
     each_run(p, i, [](const Block<T>& block, const Run<T>& run, int64_t x, int64_t n) {
       V<T> sum[kRows];
       const int64_t rows = run.n > 4 ? kRows : 4;
-      if (block.template sums<true>(run, sum)) {
+      if (block.progressive(run)) {
+        block.template sums<true>(run, sum);
         for (int64_t j = 0; j < run.n; ++j) write_row(block, run.y + j, x, n, block.value + j * L, rows * L, sum[j]);
         return;
       }
@@ -172,7 +183,7 @@ void confidence(const Softmax<T>& p, int64_t begin, int64_t end) {
   constexpr int L = Simd<T>::lanes;
   for (int64_t i = begin; i < end; ++i)
     each_row(p, i, [&](const Block<T>& block, int64_t y, int64_t n, int64_t pixel) {
-      const V<T> most = block.row(y);
+      const V<T> reference = block.row(y);
       I<T> winner = {};
       V<T> best = load(block.value);
       for (int64_t c = 1; c < p.source.c; ++c) {
@@ -181,7 +192,7 @@ void confidence(const Softmax<T>& p, int64_t begin, int64_t end) {
         best = wins ? v : best;
         winner = wins ? I<T>{} + typename Simd<T>::Int(c) : winner;
       }
-      store_some(p.confidence + pixel, T(1) / block.template sum<false>(most), n);
+      store_some(p.confidence + pixel, exponential(best - reference) / block.template sum<false>(reference), n);
       char* label = (char*)p.labels + pixel * size_of(p.label_type);
       for (int64_t l = 0; l < n; ++l) {
         const int64_t v = winner[l];
@@ -224,7 +235,7 @@ struct Sum {
 // One vector of pixels.
 template <class T>
 struct Pending {
-  V<T> chosen, uniform;  // the logit of the target; the sum of the weighted logits, for label smoothing
+  V<T> chosen, uniform;  // the value of the target; the sum of the weighted values, for label smoothing
   I<T> valid;
 };
 
@@ -250,20 +261,18 @@ void cross_entropy_as(const Softmax<T>& p, int64_t begin, int64_t end) {
     out.valid = counted & inside;
     const I<T> index = out.valid ? target : I<T>{};
     const I<T> place = index * Scalar(L) + counting<T>();
-    out.chosen = gather_lanes<T>(block.top, place) * p.y.lower_weight[y] +
-                 gather_lanes<T>(block.bottom, place) * p.y.upper_weight[y];
+    out.chosen = block.between(gather_lanes<T>(block.top, place), gather_lanes<T>(block.bottom, place), y);
     out.uniform = V<T>{};
     if (kSmooth)
       for (int64_t c = 0; c < classes; ++c)
         out.uniform +=
-            (load(block.top + c * L) * p.y.lower_weight[y] + load(block.bottom + c * L) * p.y.upper_weight[y]) *
-            (p.weight ? p.weight[c] : T(1));
+            block.between(load(block.top + c * L), load(block.bottom + c * L), y) * (p.weight ? p.weight[c] : T(1));
     return out;
   };
 
-  const auto close = [&](const Pending<T>& at, V<T> most, V<T> sum, int64_t n, int64_t pixel) {
-    const V<T> lse = most + logarithm(sum);
-    store_some(p.lse + pixel, lse, n);
+  const auto close = [&](const Pending<T>& at, V<T> reference, V<T> sum, int64_t n, int64_t pixel) {
+    const V<T> log_sum = logarithm(sum);
+    store_some(p.log_sum + pixel, log_sum, n);
     V<T> pixel_scale = at.valid ? splat(T(1)) : V<T>{};
     if (p.pixel_weight)
       for (int64_t l = 0; l < n; ++l) pixel_scale[l] *= p.pixel_weight[pixel + l];
@@ -273,8 +282,11 @@ void cross_entropy_as(const Softmax<T>& p, int64_t begin, int64_t end) {
       for (int64_t l = 0; l < n; ++l)
         if (at.valid[l]) scale[l] *= p.weight[target[l]];
     }
-    V<T> loss = (lse - at.chosen) * scale;
-    if (kSmooth) loss = loss * (1 - p.smoothing) + (lse * class_total - at.uniform) * rest * pixel_scale;
+    V<T> loss = (log_sum - (at.chosen - reference)) * scale;
+    if (kSmooth) {
+      const V<T> uniform = (log_sum + reference) * class_total - at.uniform;
+      loss = loss * (1 - p.smoothing) + uniform * rest * pixel_scale;
+    }
     loss = at.valid ? loss : V<T>{};  // 0 * NaN is not 0
     if (p.loss) store_some(p.loss + pixel, loss, n);
     losses.add(loss);
@@ -287,17 +299,18 @@ void cross_entropy_as(const Softmax<T>& p, int64_t begin, int64_t end) {
     // The logarithms of a run come after its sums: one by one, each would wait for the chain before it.
     each_run(p, i, [&](const Block<T>& block, const Run<T>& run, int64_t x, int64_t n) {
       const int64_t pixel = (block.cell.image * p.y.out + run.y) * p.x.out + x;
-      V<T> most[kRows], sum[kRows];
-      if (block.template sums<false>(run, sum)) {
-        for (int64_t j = 0; j < run.n; ++j) most[j] = block.line(run.y + j);
-      } else {
+      V<T> reference[kRows] = {}, sum[kRows];
+      if (block.progressive(run))
+        block.template sums<false>(run, sum);
+      else
         for (int64_t j = 0; j < run.n; ++j) {
-          most[j] = block.row(run.y + j);
-          sum[j] = block.template sum<false>(most[j]);
+          reference[j] = block.row(run.y + j);
+          sum[j] = block.template sum<false>(reference[j]);
         }
+      for (int64_t j = 0; j < run.n; ++j) {
+        const int64_t at = pixel + j * p.x.out;
+        close(open(block, run.y + j, n, at), reference[j], sum[j], n, at);
       }
-      for (int64_t j = 0; j < run.n; ++j)
-        close(open(block, run.y + j, n, pixel + j * p.x.out), most[j], sum[j], n, pixel + j * p.x.out);
     });
     p.sums[2 * i] = losses.total();
     p.sums[2 * i + 1] = weights.total();

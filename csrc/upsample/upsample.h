@@ -83,9 +83,9 @@ struct Softmax {  // softmax, confidence and cross-entropy forward; ranges over 
   int32_t ignore_index;
   const T *weight, *pixel_weight;  // [c], [n, H, W]; null: ones
   T smoothing;
-  T *lse, *loss;  // [n, H, W]; loss null: only the sums
-  double* sums;   // [n * h, 2]: loss and weight of each cell row
-  int64_t* bad;   // [n * h]: first place of a label out of range, or -1
+  T *log_sum, *loss;  // [n, H, W]: log of the sum of exp(logit - what was subtracted); loss null: only the sums
+  double* sums;       // [n * h, 2]: loss and weight of each cell row
+  int64_t* bad;       // [n * h]: first place of a label out of range, or -1
 };
 
 template <class T>
@@ -100,7 +100,7 @@ struct Adjoint {  // backwards; ranges over n * chunks
   const void* target;
   Int target_type;
   int32_t ignore_index;
-  const T *weight, *pixel_weight, *lse;
+  const T *weight, *pixel_weight, *log_sum;
   const T* loss_grad;  // a scalar, or [n, H, W] with loss_grad_stride 1
   int64_t loss_grad_stride;
   T scale, smoothing;

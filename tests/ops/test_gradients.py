@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import fastseg
@@ -96,3 +97,33 @@ def test_the_backward_runs_where_the_forward_ran() -> None:
     with fastseg.trace() as paths:
         out.sum().backward()
     assert not any("cpu/" in path for path in paths)
+
+
+@pytest.mark.parametrize("size", [(8, 20), (32, 80), (33, 81), (4, 10)])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("spread", [1.0, 1e2, 1e4, 1e9])
+def test_large_logits_cost_no_digits(spread: float, offset: float, size: tuple[int, int]) -> None:
+    """What all classes share drops out before anything is rounded, and no probability passes 1."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 5, 8, 20, generator=generator) * spread + offset
+    target = torch.randint(0, 5, (2, *size), generator=generator)
+
+    def run(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.clone().requires_grad_()
+        loss = function(x)
+        return loss.detach().double(), torch.autograd.grad(loss, x)[0].double()
+
+    def plain(x: Tensor) -> Tensor:
+        return F.cross_entropy(F.interpolate(x, size=size, mode="bilinear"), target, reduction="sum")
+
+    truth = run(plain, x.double())
+    reached = run(plain, x)
+    got = natively(run, lambda x: ops.upsample_cross_entropy(x, target, reduction="sum"), x)
+    for expected, torch_has, ours in zip(truth, reached, got, strict=True):
+        largest = expected.abs().max()
+        # Interpolation rounds what it mixes; where it mixes nothing, only the classes' differences are rounded.
+        rounded = spread + (offset if size != (8, 20) else 0.0)
+        granted = tolerances.floor(torch.float32, 20, tolerances.exponent(min(rounded, 1e4), 5))
+        allowed = tolerances.PLAIN * (torch_has - expected).abs().max() + granted * largest
+        assert (ours - expected).abs().max() <= allowed
+        assert ours.abs().max() <= 1.01 * largest

@@ -121,6 +121,8 @@ def _geometry(op: str, build: Callable[..., Make], grad: tuple[int, ...], band: 
     for kind in KINDS:
         tags = {"smooth": ("odd",), "noise": ()}.get(kind, ("degenerate",))
         yield row(f"{kind}_x4", build((1, 19, 12, 17), (48, 68), kind, **options), *tags, exact=kind in EXACT)
+    for kind in ("nan", "inf", "minus_inf"):
+        yield row(f"{kind}_identity", build((1, 5, 6, 37), (6, 37), kind, **options), "degenerate")
     yield row("ties_x2", build((2, 5, 9, 35), (18, 70), "ties", **options), "smoke", "degenerate", exact=True)
     if not prefix:
         for name, shape, size in BENCH:
