@@ -107,14 +107,16 @@ def _choice() -> tuple[str, dict[str, str]]:
     """The backend asked for and, by variable, what is wrong with its value."""
     from fastseg import _config, _native
 
-    faults = [_native.isa_fault]
+    faults = []
     try:
         backend = _config.current_backend()
     except ValueError as error:
         backend = os.environ["FASTSEG_BACKEND"]
         faults.append(str(error))
+    if _native.isa_fault and backend != "reference":  # which runs on none
+        faults.append(_native.isa_fault)
     # Every message reads `fastseg::<who>: <variable> must <rule>, got <value>`.
-    return backend, dict(fault.split(": ", 1)[1].split(" ", 1) for fault in faults if fault)
+    return backend, dict(fault.split(": ", 1)[1].split(" ", 1) for fault in faults)
 
 
 def _verdict(backend: str, faults: dict[str, str], ops: dict[str, dict[str, Any]]) -> str:

@@ -95,3 +95,5 @@ def test_a_wrong_variable_is_one_line_of_the_table(run: Run, monkeypatch: pytest
     assert report["verdict"] == f"Not working: {variable} {fault}." == shown.stdout.splitlines()[-1]
     assert {op["path"] for op in report["ops"].values()} == {"none"}
     assert shown.exit_code == as_json.exit_code == 2
+    with fastseg.backend("reference"):
+        assert run("doctor").exit_code == 0
