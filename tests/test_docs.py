@@ -10,14 +10,21 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 import fastseg
 from fastseg import ops
+from fastseg.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+VERBS = {
+    name: {option for parameter in verb.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+    for name, verb in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+}
+OPTION = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
 
 
 def tracked() -> list[Path]:
@@ -38,6 +45,30 @@ def test_python_blocks_are_python(page: Path) -> None:
     for language, code in FENCE.findall(page.read_text()):
         if language == "python":
             compile(textwrap.dedent(code), str(page), "exec")
+
+
+def impossible(verb: str, rest: str) -> list[str]:
+    """What a call of the command names that does not exist."""
+    if verb not in VERBS:
+        return [f"fastseg {verb}"]
+    return [f"fastseg {verb} {option}" for option in OPTION.findall(rest) if option not in VERBS[verb]]
+
+
+@pages
+def test_calls_of_the_command_are_possible(page: Path) -> None:
+    text = page.read_text()
+    shells = [code for language, code in FENCE.findall(text) if language in {"", "console"}]
+    lines = [line.split("#")[0] for code in (*shells, *re.findall(r"`([^`\n]+)`", text)) for line in code.splitlines()]
+    calls = [call for line in lines for call in re.findall(r"\bfastseg ([a-z]+)((?:(?!\bfastseg ).)*)", line)]
+    assert calls or page.name not in {"README.md", "cli.md"}
+    assert [fault for call in calls for fault in impossible(*call)] == []
+
+
+def test_the_page_of_the_command_names_options_that_exist() -> None:
+    sections = re.split(r"^## ", (ROOT / "docs/cli.md").read_text(), flags=re.MULTILINE)
+    spoken = {section.split()[0]: " ".join(re.findall(r"`([^`\n]+)`", section)) for section in sections}
+    assert spoken.keys() & VERBS.keys() >= {"segment", "profile"}
+    assert [fault for verb in spoken.keys() & VERBS.keys() for fault in impossible(verb, spoken[verb])] == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Training: resuming is exact, checkpoints are atomic, the schedule and the command line are as documented."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -170,6 +172,7 @@ def test_command_line(ccp, tmp_path):
     result = app("train", "--data", f"ccp:{ccp}", "--out", tmp_path / "run", *options)
     assert result.exit_code == 0, result.output
     weights = tmp_path / "run" / "weights.safetensors"
+    assert f"fastseg eval run/{weights.name}" in (Path(__file__).parents[2] / "README.md").read_text()
     assert read_weights(weights)[1]["arguments"]["longer_side"] == 64
     assert create_model("deeplab_v3_plus", weights).classes[2] == "hair"
     result = app("eval", weights, "--data", f"ccp:{ccp}", "--json")
