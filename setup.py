@@ -10,11 +10,21 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
-NATIVE = os.environ.get("FASTSEG_NATIVE", "auto")
+NATIVE = os.environ.get("FASTSEG_NATIVE") or "auto"
+CUDA = os.environ.get("FASTSEG_CUDA") or "auto"
+SWITCHES = {"FASTSEG_NATIVE": NATIVE, "FASTSEG_CUDA": CUDA}
+for name, value in SWITCHES.items():
+    if value not in ("auto", "1", "0"):
+        sys.exit(f"fastseg: {name} must be auto, 1 or 0, got {value!r}")
+DEMANDED = [f"{name}=1" for name, value in SWITCHES.items() if value == "1"]
 
 
 def why_not() -> str:
-    """Reason why the native build is impossible here, or nothing."""
+    """Reason why the build that is asked for is impossible here, or nothing."""
+    if NATIVE == "0":
+        return "FASTSEG_NATIVE=0"
+    if CUDA == "1" and not any(ROOT.glob("csrc/*/cuda.cu")):
+        return "this version has no CUDA kernels"
     try:
         import torch  # noqa: F401
     except ImportError:
@@ -30,14 +40,14 @@ class CMakeBuild(build_ext):
     """Runs CMake, which writes the libraries into the package folder of the build (or of the tree, if editable)."""
 
     def run(self) -> None:
-        reason = "FASTSEG_NATIVE=0" if NATIVE == "0" else why_not()
+        reason = why_not()
         if not reason:
             try:
                 self.build()
             except subprocess.CalledProcessError as error:
                 reason = f"{error.cmd[0]} failed with code {error.returncode}"
-        if reason and NATIVE == "1":
-            sys.exit(f"fastseg: FASTSEG_NATIVE=1, but {reason}")
+        if reason and DEMANDED:
+            sys.exit(f"fastseg: {' and '.join(DEMANDED)}, but {reason}")
         state = f"without the native library: {reason}" if reason else "with the native library"
         print(f"fastseg: built {state}", file=sys.stderr)
 
@@ -54,7 +64,7 @@ class CMakeBuild(build_ext):
             "FASTSEG_TORCH_INCLUDE": torch_root / "include",
             "FASTSEG_TORCH_LIB": torch_root / "lib",
             "FASTSEG_PYTHON": sys.executable,
-            "FASTSEG_CUDA": os.environ.get("FASTSEG_CUDA", "auto"),
+            "FASTSEG_CUDA": CUDA,
             "FASTSEG_CUDA_ARCHS": os.environ.get("FASTSEG_CUDA_ARCHS", ""),
             "FASTSEG_WERROR": "ON" if os.environ.get("CI") else "OFF",
         }
@@ -79,6 +89,6 @@ def libraries(package: Path) -> list[Path]:
 setup(
     packages=[*find_packages(include=["fastseg", "fastseg.*"]), "fastseg.kernels"],
     package_dir={"fastseg": "fastseg", "fastseg.kernels": "kernels"},
-    ext_modules=[] if NATIVE == "0" else [Extension("fastseg._C", [])],
+    ext_modules=[Extension("fastseg._C", [])] if NATIVE != "0" or DEMANDED else [],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -129,6 +129,29 @@ def test_a_demanded_build_that_is_impossible_fails(python: Path, tree: Path) -> 
     assert done.returncode != 0 and "FASTSEG_NATIVE=1, but" in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"FASTSEG_CUDA": "1"}, "fastseg: FASTSEG_CUDA=1, but this version has no CUDA kernels"),
+        ({"FASTSEG_CUDA": "1", "FASTSEG_NATIVE": "0"}, "fastseg: FASTSEG_CUDA=1, but FASTSEG_NATIVE=0"),
+        ({"FASTSEG_CUDA": "yes"}, "fastseg: FASTSEG_CUDA must be auto, 1 or 0, got 'yes'"),
+        ({"FASTSEG_NATIVE": "2"}, "fastseg: FASTSEG_NATIVE must be auto, 1 or 0, got '2'"),
+    ],
+)
+def test_an_impossible_wish_fails_and_its_last_line_says_why(
+    tmp_path: Path, variables: dict[str, str], said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=clone(tmp_path / "tree"),
+        env={**os.environ, "PYTHONPATH": "", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == said
+
+
 def test_kernels_are_imported_by_one_name_only() -> None:
     code = "import sys; sys.path.insert(0, '.'); import kernels"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
