@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 LIBRARY = Path(__file__).parent / "lib" / "libfastseg_cpu.so"
-_BUILD = "FASTSEG_NATIVE=1 pip install --no-build-isolation fastseg"
+_BUILD = "in a checkout, FASTSEG_NATIVE=1 pip install --no-build-isolation ."
 
 
 def _load() -> str:

@@ -123,6 +123,12 @@ def test_make_help_names_every_target() -> None:
     assert phony and {line.split()[0] for line in said.splitlines()} == set(phony[1].split())
 
 
+def test_nobody_is_sent_to_another_package_of_this_name() -> None:
+    install = re.compile(r"pip install\b[^\n`\")]*[\s'=]fastseg\b(?!/)")
+    text = (p for p in tracked() if p.suffix in {".py", ".md", ".toml", ".txt", ".cpp", ".h"})
+    assert [str(p) for p in text if p != Path(__file__) and install.search(p.read_text())] == []
+
+
 def test_no_file_names_a_machine() -> None:
     local = re.compile(r"(?<![\w.])/(?:home|root|work|Users)/\w")
     text = (p for p in tracked() if p.suffix in {".py", ".md", ".toml", ".txt", ".cpp", ".h", ".json", ".jsonl"})
