@@ -1,5 +1,8 @@
 """``fastseg train``: train a network from the command line."""
 
+import json
+import math
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -36,13 +39,16 @@ def train(
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
     workers: Annotated[int, typer.Option(min=0, help="Data-loading processes.")] = 1,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON at the end; the log goes to stderr.")] = False,
 ) -> None:
     """Train DeepLab v3+; run the same command again to go on after an interruption."""
     import torch
 
+    start = time.perf_counter()
     from fastseg import engine
     from fastseg.data.datasets import open_dataset
     from fastseg.data.transforms import PersonAugment
+    from fastseg.engine.train import Milestone, steps_done
     from fastseg.models import deeplab_v3_plus, load_backbone, read_weights, save_weights
     from fastseg.models.backbones.efficientnet_lite0 import imagenet_state
 
@@ -79,7 +85,13 @@ def train(
     if init != "none":
         load_backbone(model.backbone, imagenet_state() if init == "imagenet" else read_weights(init)[0])
     augment = PersonAugment(head_share=head_share, background_share=background_share)
-    checkpoint = out / "checkpoint.safetensors"
+    checkpoint, file = out / "checkpoint.safetensors", out / "weights.safetensors"
+    reached: list[Milestone] = []
+
+    def log(milestone: Milestone) -> None:
+        reached.append(milestone)
+        typer.echo(milestone, err=as_json)
+
     engine.train(
         model,
         dataset,
@@ -89,11 +101,23 @@ def train(
         save_every=save_every,
         stop_after=stop_after,
         workers=workers,
-        progress=progress,
-        log=typer.echo,
+        progress=progress and not as_json,
+        log=log,
     )
-    save_weights(model, out / "weights.safetensors", seed=seed, steps=steps)
-    typer.echo(f"saved {out / 'weights.safetensors'}")
+    done = steps_done(checkpoint)
+    save_weights(model, file, seed=seed, steps=done)
+    if not as_json:
+        typer.echo(f"saved {file}")
+        return
+    report = {
+        "steps": done,
+        # Of the last 50 steps; nothing where none was left to do.
+        "loss": reached[-1].loss if reached and math.isfinite(reached[-1].loss) else None,
+        "checkpoint": str(checkpoint),
+        "weights": str(file),
+        "seconds": time.perf_counter() - start,
+    }
+    typer.echo(json.dumps(report))
 
 
 def _size(text: str) -> tuple[int, int]:

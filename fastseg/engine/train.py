@@ -73,6 +73,19 @@ class Recipe:
         return min(1.0, (step + 1) / max(1, self.warmup)) * (1 - step / self.steps) ** self.power
 
 
+@dataclass(frozen=True)
+class Milestone:
+    """Where a run stands at a checkpoint: steps done of all, mean loss of the last 50 of this call, learning rate."""
+
+    step: int
+    steps: int
+    loss: float
+    lr: float
+
+    def __str__(self) -> str:
+        return f"step {self.step}/{self.steps} loss {self.loss:.4f} lr {self.lr:.2e}"
+
+
 class TrainingStream(Dataset[tuple[Tensor, Tensor]]):
     """Endless shuffled, augmented samples in which item n depends on the seed and n alone, so that any of them can be
     redone.
@@ -163,6 +176,12 @@ def save_checkpoint(
     save_file_atomic(tensors, path, {"step": str(step), "recipe": json.dumps(asdict(recipe))})
 
 
+def steps_done(checkpoint: str | Path) -> int:
+    """Say how many steps a checkpoint holds."""
+    with safe_open(checkpoint, framework="pt") as file:
+        return int((file.metadata() or {})["step"])
+
+
 def load_checkpoint(
     path: Path, model: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer, recipe: Recipe
 ) -> int:
@@ -204,7 +223,7 @@ def train(
     stop_after: int | None = None,
     workers: int = 1,
     progress: bool = True,
-    log: Callable[[str], None] | None = None,
+    log: Callable[[Milestone], object] | None = None,
 ) -> SegmentationModel:
     """Train with cross-entropy at full resolution, AdamW, the poly schedule and a running average of the weights.
 
@@ -221,7 +240,7 @@ def train(
         stop_after: stop after this many steps in all, as if interrupted.
         workers: data-loading processes; 0 loads in this one.
         progress: show a progress bar.
-        log: called with a line at every checkpoint.
+        log: called at every checkpoint; `print` will do.
 
     Returns:
         The model with the averaged weights, in evaluation mode.
@@ -267,6 +286,6 @@ def train(
             if step % save_every == 0 or step == last:
                 save_checkpoint(checkpoint, step, model, average, optimizer, recipe)
                 if log is not None:
-                    log(f"step {step}/{recipe.steps} loss {mean:.4f} lr {recipe.lr * recipe.rate(step):.2e}")
+                    log(Milestone(step, recipe.steps, mean, recipe.lr * recipe.rate(step)))
     model.load_state_dict(average)
     return model.requires_grad_().eval()

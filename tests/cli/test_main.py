@@ -86,3 +86,8 @@ def test_process_says_a_mistake_in_one_line(tmp_path: Path) -> None:
     process = start("profile", "missing.py:build", folder=tmp_path)
     assert process.returncode == 2 and process.stdout == ""
     assert process.stderr == "error: fastseg::profile: model must name an existing file, got 'missing.py'\n"
+
+
+def test_every_verb_has_json() -> None:
+    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert [name for name, verb in verbs.items() if not any("--json" in p.opts for p in verb.params)] == []

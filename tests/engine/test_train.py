@@ -1,5 +1,6 @@
 """Training: resuming is exact, checkpoints are atomic, the schedule and the command line are as documented."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +68,9 @@ def test_resuming_is_exact(tmp_path, bf16):
 
 
 def test_training_learns_and_depends_on_the_seed(tmp_path):
-    lines = []
-    first = run(tmp_path / "a", Recipe(24, 4, SIZES, lr=1e-2, warmup=2), save_every=4, log=lines.append)
-    losses = [float(line.split()[3]) for line in lines]
+    reached = []
+    first = run(tmp_path / "a", Recipe(24, 4, SIZES, lr=1e-2, warmup=2), save_every=4, log=reached.append)
+    losses = [milestone.loss for milestone in reached]
     assert losses[-1] < losses[0]
     other = run(tmp_path / "b", Recipe(1, 2, SIZES, seed=1))
     assert not torch.equal(first.classifier.weight, other.classifier.weight)
@@ -179,6 +180,18 @@ def test_command_line(ccp, tmp_path):
     assert result.exit_code == 0, result.output
     assert '"photos": 1' in result.output
     assert app("eval", weights, "--data", f"ccp:{ccp}").exit_code == 0
+
+
+def test_json(ccp, tmp_path):
+    command = ("train", "--data", f"ccp:{ccp}", "-o", tmp_path / "run", "--steps", 3, "--init", "none", "--json")
+    small = ("--batch-size", 2, "--sizes", "32x32", "--longer-side", 64, "--workers", 0, "--save-every", 1)
+    part, whole, again = app(*command, *small, "--stop-after", 1), app(*command, *small), app(*command, *small)
+    assert [r.exit_code for r in (part, whole, again)] == [0, 0, 0], part.output + whole.output
+    first, last, idle = (json.loads(r.stdout) for r in (part, whole, again))
+    assert (first["steps"], last["steps"], idle["steps"]) == (1, 3, 3)
+    assert first["loss"] > 0 and last["loss"] > 0 and idle["loss"] is None and first["seconds"] > 0
+    assert part.stderr.startswith(f"step 1/3 loss {first['loss']:.4f} lr ") and whole.stderr.count("\n") == 2
+    assert read_weights(first["weights"])[1]["steps"] == 3 and Path(last["checkpoint"]).is_file()
 
 
 @pytest.mark.parametrize(
