@@ -1,6 +1,7 @@
-"""Draw the README's table and the figures from the recorded rows, and from nothing else.
+"""Draw the README's tables and the figures from the recorded rows, and from nothing else.
 
-`python benchmarks/report.py` writes both; `--check` fails where the README is not what the rows say.
+`python benchmarks/report.py` writes them; `--check` fails where the README is not what the rows say, or where a goal's
+row is missing.
 """
 
 import argparse
@@ -12,12 +13,11 @@ from typing import Any
 
 from fastseg.testing.bench import best_rival
 from fastseg.testing.contenders import OURS
-from fastseg.testing.goals import goal_of
+from fastseg.testing.goals import GOALS, Goal, find_goal, reason_for
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 FIGURES = ROOT / "docs" / "figures"
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 Row = dict[str, Any]
 
@@ -28,35 +28,68 @@ def load(results: Path = RESULTS) -> list[Row]:
 
 
 def contests(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that were measured against each other, ours first."""
+    """Rows that were measured against each other, ours first; ours is there, and a rival."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         key = tuple(row[k] for k in ("cpu", "op", "mode", "case", "layout", "dtype", "threads"))
         groups.setdefault(key, []).append(row)
-    return [sorted(group, key=lambda row: row["backend"] != OURS) for group in groups.values()]
+    ordered = (sorted(group, key=lambda row: row["backend"] != OURS) for group in groups.values())
+    return [group for group in ordered if group[0]["backend"] == OURS and group[1:]]
 
 
-def verdict(goal: float | None, speedup: float) -> str:
+def goal_of(row: Row) -> Goal | None:
+    """What is promised of a row."""
+    return find_goal(row["op"], row["case"], row["mode"])
+
+
+def speedup(group: Sequence[Row]) -> float:
+    """How many times faster ours is than the best rival."""
+    return float(best_rival(group)["ms"] / group[0]["ms"])
+
+
+def peaks(group: Sequence[Row]) -> tuple[float, float] | None:
+    """Peak memory of eager and of ours in MiB, where both were measured."""
+    found = {row["backend"]: row["peak_mib"] for row in group if row["peak_mib"] is not None}
+    return (found["eager"], found[OURS]) if {"eager", OURS} <= found.keys() else None
+
+
+def missing(rows: Sequence[Row]) -> list[str]:
+    """Rows that a goal speaks of and that were not measured."""
+    groups = {tuple(g[0][k] for k in ("op", "mode", "case", "layout")): g for g in contests(rows)}
+    lacking = []
+    for goal in GOALS:
+        for key in [(goal.op, goal.mode, case.id, layout) for case in goal.cases() for layout in goal.layouts]:
+            if key not in groups:
+                lacking.append(" ".join(key))
+            elif goal.memory is not None and peaks(groups[key]) is None:
+                lacking.append(f"{' '.join(key)} (peak memory)")
+    return lacking
+
+
+def verdict(goal: Goal | None, reached: float) -> str:
     """Goal and whether it is met; a loss is called one."""
-    if speedup < 1:
-        return f"{goal:g}x: **loss**" if goal else "**loss**"
-    return "" if goal is None else f"{goal:g}x: {'met' if speedup >= goal else '**missed**'}"
+    if reached < 1:
+        return f"{goal.speedup:g}x: **loss**" if goal else "**loss**"
+    return "" if goal is None else f"{goal.speedup:g}x: {'met' if reached >= goal.speedup else '**missed**'}"
+
+
+def name_of(row: Row) -> str:
+    """Case and, where it is not the usual one, layout."""
+    return str(row["case"]) + ("" if row["layout"] == "contiguous" else f" {row['layout']}")
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The Markdown between the markers."""
+    """The Markdown of the times."""
     if not rows:
         return "No rows are recorded yet: `make bench`.\n"
     lines = []
     for group in contests(rows):
         ours, rival = group[0], best_rival(group)
-        speedup = rival["ms"] / ours["ms"]
         share = "" if ours["share_of_ceiling"] is None else f"{100 * ours['share_of_ceiling']:.0f} %"
-        layout = "" if ours["layout"] == "contiguous" else f" {ours['layout']}"
         lines.append(
-            f"| `{ours['op']}` {ours['mode']} | {ours['case']}{layout} | {rival['ms']:.2f} ({rival['backend']}) "
-            f"| {ours['ms']:.2f} [{ours['ms20']:.2f}-{ours['ms80']:.2f}] | {speedup:.1f}x "
-            f"| {verdict(goal_of(ours['op'], ours['case'], ours['mode']), speedup)} | {share} |"
+            f"| `{ours['op']}` {ours['mode']} | {name_of(ours)} | {rival['ms']:.2f} ({rival['backend']}) "
+            f"| {ours['ms']:.2f} [{ours['ms20']:.2f}-{ours['ms80']:.2f}] | {speedup(group):.1f}x "
+            f"| {verdict(goal_of(ours), speedup(group))} | {share} |"
         )
     first = rows[0]
     dirty = ", some from a dirty tree" if any(row["dirty"] for row in rows) else ""
@@ -71,12 +104,59 @@ def table(rows: Sequence[Row]) -> str:
     return head + "\n".join(lines) + "\n"
 
 
-def with_table(readme: str, text: str) -> str:
-    """The README with `text` between its markers."""
-    if BEGIN not in readme or END not in readme:
-        raise SystemExit(f"README.md must have the markers {BEGIN} and {END}")
-    head, rest = readme.split(BEGIN, 1)
-    return f"{head}{BEGIN}\n{text}{END}{rest.split(END, 1)[1]}"
+def memory(rows: Sequence[Row]) -> str:
+    """The Markdown of the peak memory, of the rows that promise some."""
+    lines = []
+    for group in contests(rows):
+        goal, peak = goal_of(group[0]), peaks(group)
+        if goal and goal.memory is not None and peak:
+            eager, ours = peak
+            shares = f"{100 * ours / eager:.1f} % | {100 * goal.memory:g} %"
+            met = "met" if ours <= goal.memory * eager else "**missed**"
+            lines.append(
+                f"| `{goal.op}` {goal.mode} | {name_of(group[0])} | {eager:.1f} | {ours:.1f} | {shares}: {met} |"
+            )
+    if not lines:
+        return ""
+    head = (
+        "Peak memory in MiB, the high-water mark of torch's allocator:\n\n"
+        "| op | case | eager | fastseg | share | goal |\n|---|---|---|---|---|---|\n"
+    )
+    return head + "\n".join(lines) + "\n"
+
+
+def missed(rows: Sequence[Row]) -> str:
+    """The Markdown of the goals that are missed: by how much, what the rows need at least, and why."""
+    points: dict[tuple[str, str], list[str]] = {}
+    for group in contests(rows):
+        ours, goal = group[0], goal_of(group[0])
+        if goal and speedup(group) < goal.speedup:
+            share = ours["share_of_ceiling"]
+            needs = f"{ours['bytes'] / 1e6:.1f} MB, {ours['flops'] / 1e6:.0f} MFLOP"
+            needs += "" if share is None else f", {100 * share:.0f} %"
+            head = f"`{goal.op}` {goal.mode}, goal {goal.speedup:g}x"
+            line = f"{name_of(ours)} {speedup(group):.1f}x ({needs})"
+            points.setdefault((head, reason_for(goal.op, ours["case"])), []).append(line)
+    if not points:
+        return "Every speed goal is met.\n"
+    lines = [f"- {head}: {'; '.join(cases)}. {reason}" for (head, reason), cases in points.items()]
+    head = "Goals missed, with what the operation needs at least and the share of the ceiling reached:\n\n"
+    return head + "\n".join(lines) + "\n"
+
+
+def with_block(readme: str, name: str, text: str) -> str:
+    """The README with `text` between the markers of a name."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if begin not in readme or end not in readme:
+        raise SystemExit(f"README.md must have the markers {begin} and {end}")
+    head, rest = readme.split(begin, 1)
+    return f"{head}{begin}\n{text}{end}{rest.split(end, 1)[1]}"
+
+
+def report(readme: str, rows: Sequence[Row]) -> str:
+    """The README with what the rows say."""
+    below = "\n".join(filter(None, [memory(rows), missed(rows)])) if rows else ""
+    return with_block(with_block(readme, "bench", table(rows)), "goals", below)
 
 
 def draw(rows: Sequence[Row], folder: Path = FIGURES) -> None:
@@ -90,7 +170,7 @@ def draw(rows: Sequence[Row], folder: Path = FIGURES) -> None:
     for op in sorted({row["op"] for row in rows}):
         groups = contests([row for row in rows if row["op"] == op])
         names = [f"{g[0]['case']} {g[0]['mode']} {g[0]['layout']}" for g in groups]
-        middle = [best_rival(g)["ms"] / g[0]["ms"] for g in groups]
+        middle = [speedup(g) for g in groups]
         worst = [m - best_rival(g)["ms20"] / g[0]["ms80"] for m, g in zip(middle, groups, strict=True)]
         best = [best_rival(g)["ms80"] / g[0]["ms20"] - m for m, g in zip(middle, groups, strict=True)]
         figure, axes = plt.subplots(figsize=(8, 0.9 + 0.3 * len(groups)))
@@ -98,9 +178,9 @@ def draw(rows: Sequence[Row], folder: Path = FIGURES) -> None:
         axes.barh(names, middle, color=colours, xerr=[worst, best], error_kw={"ecolor": "0.4", "capsize": 2})
         axes.axvline(1, color="black", linewidth=1)
         for place, group in enumerate(groups):
-            goal = goal_of(op, group[0]["case"], group[0]["mode"])
+            goal = goal_of(group[0])
             if goal:
-                axes.plot([goal, goal], [place - 0.4, place + 0.4], color="tab:green", linewidth=2)
+                axes.plot([goal.speedup, goal.speedup], [place - 0.4, place + 0.4], color="tab:green", linewidth=2)
         axes.invert_yaxis()
         axes.set_xlabel("times as fast as the best rival (bar ends: p20 to p80; green: the goal)")
         axes.set_title(op)
@@ -111,16 +191,18 @@ def draw(rows: Sequence[Row], folder: Path = FIGURES) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the table and the figures, or compare."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail where the README differs from the rows")
+    parser.add_argument("--check", action="store_true", help="fail where the README differs or rows are missing")
     check = parser.parse_args(arguments).check
     readme = ROOT / "README.md"
     rows = load()
-    wanted = with_table(readme.read_text(), table(rows))
+    wanted, lacking = report(readme.read_text(), rows), missing(rows)
+    for name in lacking:
+        print(f"benchmarks/results has no row of {name}: make bench", file=sys.stderr)
     if check:
-        if wanted != readme.read_text():
+        differs = wanted != readme.read_text()
+        if differs:
             print("README.md differs from benchmarks/results: run python benchmarks/report.py", file=sys.stderr)
-            return 1
-        return 0
+        return int(differs or bool(lacking))
     readme.write_text(wanted)
     draw(rows)
     return 0
