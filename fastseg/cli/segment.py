@@ -174,7 +174,11 @@ def _table(rows: list[dict[str, Any]], out: Path) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, caption=Text(f"results in {out}"), caption_justify="left")
+    table = Table(
+        box=SIMPLE_HEAD,
+        caption=Text(f"results in {out}; the first photo of a size pays for setting up the network"),
+        caption_justify="left",
+    )
     table.add_column("photo", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("ms", justify="right")
