@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,17 +15,22 @@ from . import _config, _native
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
-_library = torch.library.Library("fastseg", "FRAGMENT")
+# The same ops twice, under the same rules: fastseg with kernels where there are any, fastseg_reference without.
+_libraries = {name: torch.library.Library(name, "FRAGMENT") for name in ("fastseg", "fastseg_reference")}
 _trace: list[str] | None = None
 _warned: set[str] = set()
 
 
 @dataclass(frozen=True)
 class Op:
-    """One declared op: the overload PyTorch dispatches, its reference, and what its native kernels take."""
+    """One declared op: the overloads PyTorch dispatches, its reference, and what its native kernels take.
+
+    `overload` takes a kernel where there is one, `slow` never does; `reference` is the function behind `slow`.
+    """
 
     name: str
     overload: Any
+    slow: Any
     reference: Callable[..., Any]
     dtypes: tuple[torch.dtype, ...]
 
@@ -60,38 +66,44 @@ def declare(
         reference: plain PyTorch with the arguments of the schema; what runs where no kernel is registered.
         fake: shapes and strides of the results, for torch.compile and the meta device.
         dtypes: dtypes of the first tensor that the native kernels take.
-        setup_context, backward: as in `torch.library.register_autograd`.
+        setup_context: as in `torch.library.register_autograd`.
+        backward: as there, after a first argument: the ops of the side that the forward ran on.
         autocast: dtype that floating inputs are cast to under autocast; None keeps them.
         per_sample: dimension 0 of the tensors is a batch of independent samples, so vmap folds into it; otherwise vmap
             runs one call per entry.
         flops: floating-point operations from the shapes of the arguments, for `torch.utils.flop_counter`.
     """
     name = schema.split("(", 1)[0]
-    qualified = f"fastseg::{name}"
-    _library.define(schema)
 
     def fallback(*args: Any) -> Any:
         _took(f"{name}:reference")
         return reference(*args)
 
-    _library.impl(name, fallback, "CompositeExplicitAutograd")
-    torch.library.register_fake(qualified, fake, lib=_library)
-    overload = getattr(torch.ops.fastseg, name).default
-    if backward is not None:
-        torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_library)
-    if autocast is not None:
-        for device in ("cpu", "cuda"):
-            torch.library.register_autocast(qualified, device, autocast, lib=_library)
-    torch.library.register_vmap(qualified, _batched(overload, per_sample), lib=_library)
-    if flops is not None:
-        register_flop_formula(overload.overloadpacket)(flops)
-    OPS[name] = Op(name, overload, reference, dtypes)
+    def register(namespace: str, library: torch.library.Library) -> Any:
+        qualified, ops = f"{namespace}::{name}", getattr(torch.ops, namespace)
+        library.define(schema)
+        library.impl(name, fallback, "CompositeExplicitAutograd")
+        torch.library.register_fake(qualified, fake, lib=library)
+        overload = getattr(ops, name).default
+        if backward is not None:
+            rule = partial(backward, ops)
+            torch.library.register_autograd(qualified, rule, setup_context=setup_context, lib=library)
+        if autocast is not None:
+            for device in ("cpu", "cuda"):
+                torch.library.register_autocast(qualified, device, autocast, lib=library)
+        torch.library.register_vmap(qualified, _batched(overload, per_sample), lib=library)
+        if flops is not None:
+            register_flop_formula(overload.overloadpacket)(flops)
+        return overload
+
+    overloads = [register(namespace, library) for namespace, library in _libraries.items()]
+    OPS[name] = Op(name, *overloads, reference, dtypes)
 
 
 def not_differentiable(name: str) -> dict[str, Any]:
     """Arguments of `declare` for an op that cannot be differentiated (again): its backward says so."""
 
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ops: Any, ctx: Any, *grads: Tensor) -> Any:
         raise NotImplementedError(f"fastseg::{name} is not differentiable")
 
     return {"backward": backward, "setup_context": lambda ctx, inputs, output: None}
@@ -104,8 +116,7 @@ def call(name: str, first: Tensor, *args: Any) -> Any:
     if wanted == "reference" or (wanted == "auto" and supports(op, first, "native")):
         if wanted == "auto":
             _warn_once(op, first)
-        _took(f"{name}:reference")
-        return op.reference(first, *args)
+        return op.slow(first, *args)
     if wanted != "auto":
         reasons = supports(op, first, wanted)
         if reasons:

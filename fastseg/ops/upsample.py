@@ -137,12 +137,12 @@ def _save_size(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.size, ctx.align_corners = inputs[0].shape[2:], inputs[3]
 
 
-def _bilinear_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return torch.ops.fastseg.upsample_bilinear_backward(grad, *ctx.size, ctx.align_corners), None, None, None
+def _bilinear_backward(ops: Any, ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return ops.upsample_bilinear_backward(grad, *ctx.size, ctx.align_corners), None, None, None
 
 
-def _bilinear_again(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return torch.ops.fastseg.upsample_bilinear(grad, *ctx.size, ctx.align_corners), None, None, None
+def _bilinear_again(ops: Any, ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return ops.upsample_bilinear(grad, *ctx.size, ctx.align_corners), None, None, None
 
 
 def _save_output(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -150,9 +150,9 @@ def _save_output(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(output)
 
 
-def _softmax_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+def _softmax_backward(ops: Any, ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     size = *ctx.size, ctx.align_corners
-    return torch.ops.fastseg.upsample_softmax_backward(grad, *ctx.saved_tensors, *size), None, None, None
+    return ops.upsample_softmax_backward(grad, *ctx.saved_tensors, *size), None, None, None
 
 
 declare(

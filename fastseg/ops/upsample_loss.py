@@ -91,8 +91,8 @@ def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> N
     ctx.mark_non_differentiable(*output[1:])
 
 
-def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
-    out = torch.ops.fastseg.upsample_cross_entropy_backward(grad, *ctx.saved_tensors, *ctx.options)
+def _backward(ops: Any, ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+    out = ops.upsample_cross_entropy_backward(grad, *ctx.saved_tensors, *ctx.options)
     return out, *(None,) * 7
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from .. import _config, _registry, ops
 from . import asserts
@@ -27,13 +28,23 @@ class Run:
     paths: tuple[str, ...]
 
 
+class _Plain(TorchFunctionMode):
+    """References as the plain functions that they are, differentiated by PyTorch's rules and not by ours."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for op in _registry.OPS.values():
+            if func is op.slow:
+                return op.reference(*args)
+        return func(*args, **(kwargs or {}))
+
+
 class Truth:
     """What one row should give: float64 results, plain PyTorch's results in the row's dtype, and the tie bands."""
 
     def __init__(self, case: Case, dtype: torch.dtype) -> None:
         self.case, self.dtype = case, dtype
         self.inputs = inputs_of(case, dtype, exact=True)
-        with _config.backend("reference"):
+        with _config.backend("reference"), _Plain():
             self.exact = run_inputs(case, self.inputs, dtype)
             self.plain = self.exact if dtype == torch.float64 else run(case, dtype)
 

@@ -16,7 +16,7 @@ class _Recorder(TorchDispatchMode):
         self.calls: list[tuple[Any, tuple[Any, ...]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in {op.overload for op in _registry.OPS.values()}:
+        if func in {overload for op in _registry.OPS.values() for overload in (op.overload, op.slow)}:
             self.calls.append((func, args))
         return func(*args, **(kwargs or {}))
 
