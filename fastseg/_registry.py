@@ -96,8 +96,8 @@ def declare(
             register_flop_formula(overload.overloadpacket)(flops)
         return overload
 
-    overloads = [register(namespace, library) for namespace, library in _libraries.items()]
-    OPS[name] = Op(name, *overloads, reference, dtypes)
+    overload, slow = (register(namespace, library) for namespace, library in _libraries.items())
+    OPS[name] = Op(name, overload, slow, reference, dtypes)
 
 
 def not_differentiable(name: str) -> dict[str, Any]:

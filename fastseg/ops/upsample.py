@@ -64,8 +64,8 @@ def upsample_argmax(
         Labels [N, H, W]; the lowest index wins a tie, and NaN wins over all (as `torch.argmax`). With
         `return_confidence`, also the probabilities (float64 for float64 logits, float32 otherwise).
 
-    Memory: the labels and a bounded scratch; the unfused form needs 4 * C bytes per pixel more. Gradient: labels have
-    none, and differentiating the confidence raises. Devices: CPU compiled, others through the reference.
+    Memory: the labels and a bounded scratch; the unfused form needs 4 * C bytes per pixel more. Gradient: none; the
+    confidence is detached, as the labels are. Devices: CPU compiled, others through the reference.
 
     Example:
         >>> upsample_argmax(torch.randn(1, 21, 65, 65), (513, 513)).dtype
@@ -155,6 +155,10 @@ def _softmax_backward(ops: Any, ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return ops.upsample_softmax_backward(grad, *ctx.saved_tensors, *size), None, None, None
 
 
+def _detached(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.mark_non_differentiable(*output)
+
+
 declare(
     "upsample_bilinear(Tensor x, SymInt height, SymInt width, bool align_corners) -> Tensor",
     reference=reference.upsample_bilinear,
@@ -190,7 +194,8 @@ declare(
     ),
     per_sample=True,
     flops=lambda shape, h, w, *_, **__: 17 * pixels(shape, h, w),
-    **not_differentiable("upsample_argmax_confidence"),
+    setup_context=_detached,
+    backward=lambda *_: (None,) * 5,
 )
 declare(
     "upsample_softmax(Tensor logits, SymInt height, SymInt width, bool align_corners) -> Tensor",

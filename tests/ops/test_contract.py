@@ -16,8 +16,8 @@ SMOKE = testing.find_cases(None, "smoke")
 ONE_PER_OP = [case for case in SMOKE if case.id.endswith(("x2", "square")) and "ties" not in case.id]
 FLOATS = [case for case in ONE_PER_OP if case.dtypes == testing.FLOATS]
 CHEAP = ("test_schema", "test_autograd_registration", "test_faketensor")
-# Backwards of the ops that say so when they are differentiated (again).
-ONCE = ("upsample_argmax_confidence", "upsample_softmax_backward", "upsample_cross_entropy_backward")
+# Backwards that say so when they are differentiated again.
+ONCE = ("upsample_softmax_backward", "upsample_cross_entropy_backward")
 
 
 @pytest.fixture(autouse=True, params=["auto", "reference"])
@@ -66,6 +66,16 @@ def compiled_run(case: Case, backend: str) -> None:
         inputs = [args[i] for i in case.grad]
         for w, g in zip(torch.autograd.grad(want.sum(), inputs), torch.autograd.grad(got.sum(), inputs), strict=True):
             assert torch.equal(w, g)
+
+
+def test_confidence_of_trained_logits_compiles() -> None:
+    torch._dynamo.reset()
+    x = torch.randn(1, 3, 4, 5, requires_grad=True)
+    function = lambda x: (*ops.upsample_argmax(x, (9, 11), return_confidence=True), ops.upsample_softmax(x, (9, 11)))  # noqa: E731
+    got, want = torch.compile(function, backend="aot_eager", fullgraph=True)(x), function(x)
+    assert [t.requires_grad for t in got] == [t.requires_grad for t in want] == [False, False, True]
+    assert all(map(torch.equal, got, want))
+    assert torch.equal(*(torch.autograd.grad(t[2].square().sum(), x)[0] for t in (got, want)))
 
 
 @pytest.mark.parametrize("case", SMOKE, ids=name)

@@ -79,20 +79,14 @@ def test_a_second_derivative_says_that_there_is_none(side: str) -> None:
             grad.sum().backward()
 
 
-def test_confidence_says_that_it_has_no_gradient() -> None:
-    x = torch.randn(1, 3, 4, 5, requires_grad=True)
-    labels, confidence = ops.upsample_argmax(x, (8, 10), return_confidence=True)
-    assert not labels.requires_grad
-    with pytest.raises(NotImplementedError, match="fastseg::upsample_argmax_confidence is not differentiable"):
-        confidence.sum().backward()
-
-
-def test_integer_results_do_not_require_a_gradient() -> None:
+@pytest.mark.parametrize("side", SIDES)
+def test_labels_confidence_and_counts_do_not_require_a_gradient(side: str) -> None:
     x = torch.randn(1, 3, 4, 5, requires_grad=True)
     target = torch.randint(0, 3, (1, 8, 10))
-    assert not ops.upsample_argmax(x, (8, 10)).requires_grad
-    assert not ops.upsample_threshold(x, (8, 10)).requires_grad
-    assert not ops.confusion_matrix(x, target, 3).requires_grad
+    with fastseg.backend(side):
+        confident = ops.upsample_argmax(x, (8, 10), return_confidence=True)
+        rest = ops.upsample_argmax(x, (8, 10)), ops.upsample_threshold(x, (8, 10)), ops.confusion_matrix(x, target, 3)
+    assert not any(t.requires_grad for t in (*confident, *rest))
 
 
 def test_the_backward_runs_where_the_forward_ran() -> None:
