@@ -215,8 +215,15 @@ def _warn_once(op: Op, tensor: Tensor) -> None:
 
 def _batched(overload: Any, per_sample: bool) -> Callable[..., Any]:
     """The vmap rule: fold the mapped dimension into the batch, or call the op once per entry."""
+    schema = overload._schema.arguments
+    filled = [i for i, argument in enumerate(schema) if argument.alias_info and argument.alias_info.is_write]
 
     def rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
+        mapped = [a.name for a, d in zip(schema, in_dims, strict=True) if d is not None]
+        for i in filled:
+            if in_dims[i] is None:
+                raise ValueError(f"fastseg::{overload.overloadpacket.__name__}: {schema[i].name} must be mapped by vmap "
+                                 f"where {' and '.join(mapped)} is, got one for all entries")  # fmt: skip
         tensors = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
         if per_sample and all(in_dims[i] is not None for i in tensors):
             folded = list(args)
@@ -229,6 +236,8 @@ def _batched(overload: Any, per_sample: bool) -> Callable[..., Any]:
                 overload(*[a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)])
                 for i in range(info.batch_size)
             ]
+            if filled:
+                return None, None
             out = tuple(map(torch.stack, zip(*rows, strict=True))) if isinstance(rows[0], tuple) else torch.stack(rows)
             unfold = lambda t: t  # noqa: E731
         if isinstance(out, tuple):

@@ -50,7 +50,7 @@ def confusion_matrix(
         raise ValueError(f"fastseg::{name}: num_classes must be at least 1, got {num_classes}")
     check_ignore_index(name, ignore_index)
     if out is None:
-        out = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=target.device)
+        out = target.new_zeros((num_classes, num_classes), dtype=torch.int64)  # batched under vmap, as target is
     elif out.shape != (num_classes, num_classes) or out.dtype != torch.int64 or not out.is_contiguous():
         raise ValueError(f"fastseg::{name}: out must be contiguous int64 [{num_classes}, {num_classes}], "
                          f"got {brief(out)}")  # fmt: skip

@@ -147,6 +147,24 @@ def test_vmap_of_the_loss_and_its_gradient() -> None:
     assert torch.equal(torch.autograd.grad(got.sum(), x)[0], torch.autograd.grad(want.sum(), x)[0])
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("prediction", [torch.randn(3, 2, 4, 5, 6), torch.randint(0, 4, (3, 2, 9, 11))])
+def test_vmap_of_counts(prediction: Tensor, dim: int) -> None:
+    target = torch.randint(0, 4, (3, 2, 9, 11)).movedim(0, dim)
+    count = lambda p, t, out=None: ops.confusion_matrix(p, t, 4, out=out)  # noqa: E731
+    want = torch.stack([count(p, t) for p, t in zip(prediction, target.unbind(dim), strict=True)])
+    assert torch.equal(torch.vmap(count, (0, dim))(prediction, target), want)
+    out = torch.ones(3, 4, 4, dtype=torch.int64)
+    assert torch.equal(torch.vmap(count, (0, dim, 0))(prediction, target, out), want + 1)
+    assert torch.equal(out, want + 1)
+
+
+def test_vmap_does_not_add_every_entry_to_one_matrix() -> None:
+    prediction, target = torch.randint(0, 4, (3, 2, 9, 11)), torch.randint(0, 4, (2, 9, 11))
+    with pytest.raises(ValueError, match="fastseg::confusion_matrix: out must be mapped by vmap where prediction is"):
+        torch.vmap(lambda p: ops.confusion_matrix(p, target, 4))(prediction)
+
+
 @pytest.mark.parametrize("op, dtype", [("upsample_softmax", torch.float32), ("upsample_bilinear", torch.bfloat16)])
 def test_autocast(op: str, dtype: torch.dtype) -> None:
     x = torch.randn(1, 3, 4, 5, dtype=torch.bfloat16)
