@@ -39,14 +39,15 @@ class backend:
 
     def __init__(self, name: str) -> None:
         self.name = _checked(name, "name")
+        self._previous: list[str] = []
 
     def __enter__(self) -> None:
         global _backend
-        self._previous = _backend
+        self._previous.append(_backend)
         _backend = self.name
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         global _backend
-        _backend = self._previous
+        _backend = self._previous.pop()

@@ -1,9 +1,11 @@
 """declare(): everything PyTorch has to know about one op, in one call."""
 
+import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 # The same ops twice, under the same rules: fastseg with kernels where there are any, fastseg_reference without.
 _libraries = {name: torch.library.Library(name, "FRAGMENT") for name in ("fastseg", "fastseg_reference")}
-_trace: list[str] | None = None
+_traces: list[list[str]] = []
 _warned: set[str] = set()
 
 
@@ -37,7 +39,8 @@ class Op:
 
 @dataclass(frozen=True)
 class Description:
-    """What would run: `path` (`cpu/avx512`, `reference`, ...) and, for every other backend, why it would not."""
+    """What would run: `op` as `trace` names it, its `path` (`cpu/avx512`, `reference`, ...; `none` where the call would
+    raise) and, for every other backend, why it would not."""
 
     op: str
     path: str
@@ -153,29 +156,58 @@ def describe(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Descrip
     """Say what would run for these arguments, and why not the others.
 
     Args:
-        op: the function (`fastseg.ops.upsample_argmax`) or its name.
-        *args, **kwargs: the arguments of the call; the first tensor decides.
+        op: the function (`fastseg.ops.upsample_argmax`) or its name, or that of an op in a trace.
+        *args, **kwargs: the arguments of the call, and what the call refuses is refused here too; with fewer than a
+            call takes, the first tensor decides.
 
     Example:
         >>> fastseg.describe("upsample_argmax", torch.zeros(1, 19, 8, 8), (32, 32)).path
         'cpu/avx512'
     """
-    name = op if isinstance(op, str) else op.__name__
+    name = op if isinstance(op, str) else getattr(op, "__name__", repr(op))
     if name not in OPS:
         raise ValueError(f"fastseg::describe: op must be one of {', '.join(sorted(OPS))}, got {name!r}")
-    tensor = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), torch.empty(0))
     wanted = _wanted()
-    reasons = {b: supports(OPS[name], tensor, b) for b in _config.BACKENDS if b not in ("auto", "reference")}
+    reached, tensor = _reached(name, args, kwargs)
+    reasons = {b: supports(reached, tensor, b) for b in _config.BACKENDS if b not in ("auto", "reference")}
     chosen = wanted if wanted != "auto" else ("reference" if reasons["native"] else "native")
     if chosen == "native" and tensor.device.type == "cpu" and not reasons["native"]:
         path = f"cpu/{_native.cpu_isa()}"
     else:
-        path = "none" if reasons.get(chosen) else chosen
-    return Description(name, path, {b: r for b, r in reasons.items() if r})
+        path = "none" if reasons.get(chosen) or tensor.dtype not in reached.dtypes else chosen
+    return Description(reached.name, path, {b: r for b, r in reasons.items() if r})
+
+
+class _Reached(Exception):
+    """Carries an op and its first tensor out of a door."""
+
+
+def _reached(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The op that the function of this name calls with these arguments, and its first tensor; it does not run."""
+    from . import ops  # which imports this module
+
+    def stop(name: str, first: Tensor, *_: Any) -> None:
+        raise _Reached(OPS[name], first)
+
+    given: Iterable[Any] = (*args, *kwargs.values())
+    if door := getattr(ops, name, None):
+        signature = inspect.signature(door)
+        bound = signature.bind_partial(*args, **kwargs).arguments
+        if all(key in bound or p.default is not p.empty for key, p in signature.parameters.items()):
+            # The door with another `call`, so that it checks its arguments and chooses its op as ever.
+            asked = FunctionType(door.__code__, {**door.__globals__, "call": stop}, name, door.__defaults__)
+            asked.__kwdefaults__ = door.__kwdefaults__
+            try:
+                asked(*args, **kwargs)
+            except _Reached as reached:
+                return reached.args
+        given = bound.values()
+    default = torch.empty(0, dtype=OPS[name].dtypes[0])
+    return OPS[name], next((a for a in given if isinstance(a, Tensor)), default)
 
 
 class trace:
-    """Collect the path of every op run in a `with` block, as `op:path` strings.
+    """Collect the path of every op run in a `with` block, as `op:path` strings, those of inner blocks too.
 
     Example:
         >>> with trace() as paths:
@@ -185,23 +217,29 @@ class trace:
     """
 
     def __enter__(self) -> list[str]:
-        global _trace
-        self.paths: list[str] = []
-        _trace = self.paths
+        _collect()
+        _traces.append([])
         if _native.loaded:
             torch.ops.fastseg._trace_start()
-        return self.paths
+        return _traces[-1]
 
     def __exit__(self, *_: object) -> None:
-        global _trace
-        _trace = None
-        if _native.loaded:
-            self.paths.extend(filter(None, torch.ops.fastseg._trace_stop().split("\n")))
+        _collect()
+        _traces.pop()
+        if _native.loaded and _traces:
+            torch.ops.fastseg._trace_start()
+
+
+def _collect() -> None:
+    """Hand what the kernels noted to every open trace."""
+    if _native.loaded and _traces:
+        for path in filter(None, torch.ops.fastseg._trace_stop().split("\n")):
+            _took(path)
 
 
 def _took(path: str) -> None:
-    if _trace is not None:
-        _trace.append(path)
+    for paths in _traces:
+        paths.append(path)
 
 
 def _warn_once(op: Op, tensor: Tensor) -> None:
@@ -222,8 +260,8 @@ def _batched(overload: Any, per_sample: bool) -> Callable[..., Any]:
         mapped = [a.name for a, d in zip(schema, in_dims, strict=True) if d is not None]
         for i in filled:
             if in_dims[i] is None:
-                raise ValueError(f"fastseg::{overload.overloadpacket.__name__}: {schema[i].name} must be mapped by vmap "
-                                 f"where {' and '.join(mapped)} is, got one for all entries")  # fmt: skip
+                raise ValueError(f"fastseg::{overload.overloadpacket.__name__}: {schema[i].name} must be mapped by "
+                                 f"vmap where {' and '.join(mapped)} is, got one for all entries")  # fmt: skip
         tensors = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
         if per_sample and all(in_dims[i] is not None for i in tensors):
             folded = list(args)

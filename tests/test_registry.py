@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +62,13 @@ def test_the_choice_ends_with_the_block_even_after_an_error() -> None:
             pass
         assert paths_now() == ["upsample_bilinear:reference"]
         raise KeyError
+    assert fastseg._config.current_backend() == "auto"
+
+
+def test_one_choice_can_be_nested_in_itself() -> None:
+    choice = fastseg.backend("reference")
+    with choice, fastseg.backend("native"), choice:
+        pass
     assert fastseg._config.current_backend() == "auto"
 
 
@@ -155,6 +163,44 @@ def test_describe_says_what_would_run_and_why_not_the_others() -> None:
         fastseg.describe("upsample")
 
 
+TARGET = torch.zeros(1, 8, 10, dtype=torch.uint8)
+CALLS = {
+    "labels": (ops.confusion_matrix, (TARGET, TARGET, 3), {}),
+    "logits": (ops.confusion_matrix, (X, TARGET, 3), {}),
+    "logits by name": (ops.confusion_matrix, (), {"num_classes": 3, "target": TARGET, "prediction": X}),
+    "loss": (ops.upsample_cross_entropy, (X, TARGET), {}),
+    "loss by name": (ops.upsample_cross_entropy, (), {"target": TARGET, "logits": X}),
+    "argmax": (ops.upsample_argmax, (X, (8, 10)), {}),
+    "confidence": (ops.upsample_argmax, (X, (8, 10)), {"return_confidence": True}),
+    "threshold": (ops.upsample_threshold, (X, (8, 10), 0.5), {"align_corners": True}),
+}
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("function, args, kwargs", CALLS.values(), ids=CALLS)
+def test_describe_says_what_a_trace_shows(function: Any, args: Any, kwargs: Any, backend: str) -> None:
+    with fastseg.backend(backend):
+        told = fastseg.describe(function, *args, **kwargs)
+        assert told == fastseg.describe(function.__name__, *args, **kwargs)
+        with fastseg.trace() as taken:
+            function(*args, **kwargs)
+    assert taken == [f"{told.op}:{told.path}"]
+
+
+def test_describe_counts_nothing() -> None:
+    out = torch.zeros(3, 3, dtype=torch.int64)
+    fastseg.describe(ops.confusion_matrix, TARGET, TARGET, 3, out=out)
+    assert not out.any()
+
+
+def test_describe_refuses_what_the_call_refuses() -> None:
+    with pytest.raises(ValueError, match="fastseg::upsample_argmax: logits must be a floating tensor"):
+        fastseg.describe(ops.upsample_argmax, X.int(), (8, 10))
+    with pytest.raises(TypeError, match="bogus"):
+        fastseg.describe(ops.upsample_argmax, X, (8, 10), bogus=1)
+    assert fastseg.describe(ops.upsample_argmax, X.int()).path == "none"
+
+
 def test_without_the_library_one_warning_and_right_results() -> None:
     code = (
         "import pathlib, sys, warnings, torch\n"
@@ -185,6 +231,17 @@ def test_with_the_library_no_warning() -> None:
 
 def test_importing_the_package_imports_no_triton() -> None:
     assert python("import sys, fastseg; sys.exit('triton' in sys.modules)").returncode == 0
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_an_outer_trace_goes_on_behind_an_inner_one(backend: str) -> None:
+    with fastseg.backend(backend), fastseg.trace() as outer:
+        ops.upsample_bilinear(X, (8, 10))
+        with fastseg.trace() as inner:
+            ops.upsample_argmax(X, (8, 10))
+        ops.upsample_softmax(X, (8, 10))
+    assert [path.split(":")[0] for path in inner] == ["upsample_argmax"]
+    assert [path.split(":")[0] for path in outer] == ["upsample_bilinear", "upsample_argmax", "upsample_softmax"]
 
 
 def test_a_traced_block_leaves_nothing_behind() -> None:
