@@ -76,11 +76,13 @@ class ConfusionMatrix:
 
     Args:
         num_classes: number of classes C.
-        ignore_index: label in the truth whose pixels count for nothing.
+        ignore_index: label in the truth whose pixels count for nothing; None as in `confusion_matrix`.
         device: where the matrix lives.
     """
 
-    def __init__(self, num_classes: int, *, ignore_index: int = 255, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self, num_classes: int, *, ignore_index: int | None = None, device: torch.device | str | None = None
+    ) -> None:
         self.ignore_index = ignore_index
         self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
 

@@ -1,37 +1,79 @@
 """What the doors of several stems ask of their arguments: maps, sizes, labels, and results shaped like maps."""
 
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._registry import FLOATS
+from .._registry import FLOATS, INTEGERS
 from ..reference.upsample import memory_format
 
-Size = tuple[int, int] | list[int] | torch.Size
+Size = int | tuple[int, int] | list[int] | torch.Size
+IGNORED = 255
+# Unsigned labels that torch has few kernels for, and what holds all of them. None does for uint64.
+WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64}
 
 
-def brief(x: Tensor) -> str:
-    return f"{x.dtype} {list(x.shape)}"
+def brief(x: Any) -> str:
+    return f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+
+
+def is_whole(x: Any) -> bool:
+    return isinstance(x, Integral | torch.SymInt)
+
+
+def checked_float(op: str, argument: str, x: Any) -> float:
+    if not isinstance(x, Real | torch.SymFloat):
+        raise ValueError(f"fastseg::{op}: {argument} must be a number, got {x!r}")
+    return float(x)
+
+
+def checked_size(op: str, size: Size) -> tuple[int, int]:
+    """Check a size; return (height, width), the same twice for a single number."""
+    pair: tuple[Any, ...] = (size, size) if is_whole(size) else tuple(size) if isinstance(size, tuple | list) else ()
+    if len(pair) != 2 or not all(is_whole(extent) and extent >= 0 for extent in pair):
+        raise ValueError(f"fastseg::{op}: size must be (H, W) in pixels, got {pair or size!r}")
+    return pair[0], pair[1]
 
 
 def checked_maps(op: str, argument: str, x: Tensor, size: Size) -> tuple[int, int]:
     """Check a batch of maps and a target size; return the size."""
     if not isinstance(x, Tensor) or x.dim() != 4 or x.dtype not in FLOATS:
-        got = brief(x) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"fastseg::{op}: {argument} must be a floating tensor [N, C, h, w], got {got}")
-    if len(size) != 2 or min(size) < 0:
-        raise ValueError(f"fastseg::{op}: size must be (H, W) in pixels, got {tuple(size)}")
-    height, width = size
+        raise ValueError(f"fastseg::{op}: {argument} must be a floating tensor [N, C, h, w], got {brief(x)}")
+    height, width = checked_size(op, size)
     if (x.shape[2] == 0 or x.shape[3] == 0) and x.shape[0] and height and width:
-        raise ValueError(f"fastseg::{op}: {argument} must have pixels to make {tuple(size)} from, got {brief(x)}")
+        raise ValueError(f"fastseg::{op}: {argument} must have pixels to make {(height, width)} from, got {brief(x)}")
     return height, width
 
 
-def check_ignore_index(op: str, ignore_index: int) -> None:
+def checked_target(op: str, target: Tensor) -> Tensor:
+    """Check a target; return it, in a wider dtype where the kernels do not take its own."""
+    if not isinstance(target, Tensor) or target.dim() != 3 or target.dtype not in (*INTEGERS, *WIDER):
+        raise ValueError(f"fastseg::{op}: target must be an integer tensor [N, H, W], got {brief(target)}")
+    return widened(target)
+
+
+def widened(labels: Tensor) -> Tensor:
+    return labels.to(WIDER.get(labels.dtype, labels.dtype))
+
+
+def checked_ignore_index(op: str, ignore_index: int | None, classes: int) -> int:
     """The kernels compare labels as int32, with the two extremes standing for everything beyond."""
-    if not abs(ignore_index) < 2**31 - 1:
-        raise ValueError(f"fastseg::{op}: ignore_index must be between -2^31 + 1 and 2^31 - 1, got {ignore_index}")
+    if ignore_index is None:
+        if classes > IGNORED:
+            raise ValueError(f"fastseg::{op}: ignore_index must be given where its default {IGNORED} is a class, got "
+                             f"None for {classes} classes")  # fmt: skip
+        return IGNORED
+    if not is_whole(ignore_index) or not abs(ignore_index) < 2**31 - 1:
+        raise ValueError(f"fastseg::{op}: ignore_index must be between -2^31 + 1 and 2^31 - 1, got {ignore_index!r}")
+    return ignore_index
+
+
+def check_devices(op: str, like: Tensor, **others: Tensor | None) -> None:
+    for argument, other in others.items():
+        if other is not None and other.device != like.device:
+            raise ValueError(f"fastseg::{op}: {argument} must be on {like.device} as the rest, got {other.device}")
 
 
 def empty_images(like: Tensor, shape: tuple[Any, ...], dtype: torch.dtype) -> Tensor:

@@ -5,7 +5,17 @@ from torch import Tensor
 
 from .._registry import FLOATS, INTEGERS, call, declare
 from ..reference import confusion as reference
-from .arguments import brief, check_ignore_index, checked_maps
+from .arguments import (
+    Size,
+    brief,
+    check_devices,
+    checked_ignore_index,
+    checked_maps,
+    checked_size,
+    checked_target,
+    is_whole,
+    widened,
+)
 
 
 def confusion_matrix(
@@ -13,8 +23,8 @@ def confusion_matrix(
     target: Tensor,
     num_classes: int,
     *,
-    ignore_index: int = 255,
-    size: tuple[int, int] | None = None,
+    ignore_index: int | None = None,
+    size: Size | None = None,
     align_corners: bool = False,
     out: Tensor | None = None,
 ) -> Tensor:
@@ -25,9 +35,10 @@ def confusion_matrix(
     Args:
         prediction: labels [N, H, W] (integer), or logits [N, C, h, w] (floating) at any resolution: then the labels are
             `upsample_argmax(prediction, size)`, never stored.
-        target: labels [N, H, W] of uint8, int8, int16, int32 or int64.
+        target: labels [N, H, W] of uint8, int8, int16, int32 or int64; of uint16 or uint32 by a wider copy.
         num_classes: C.
-        ignore_index: pixels whose target is this count for nothing, whatever is predicted there.
+        ignore_index: pixels whose target is this count for nothing, whatever is predicted there. None is 255, unless
+            that is a class: then it has to be given.
         size: size of the target, a check for logits; None takes it from the target.
         align_corners: as in `upsample_bilinear`.
         out: int64 [C, C] to add to; None makes a new one.
@@ -44,20 +55,26 @@ def confusion_matrix(
         tensor(2097152)
     """
     name = "confusion_matrix"
-    if target.dim() != 3 or target.dtype not in INTEGERS:
-        raise ValueError(f"fastseg::{name}: target must be an integer tensor [N, H, W], got {brief(target)}")
-    if num_classes < 1:
-        raise ValueError(f"fastseg::{name}: num_classes must be at least 1, got {num_classes}")
-    check_ignore_index(name, ignore_index)
+    target = checked_target(name, target)
+    if not is_whole(num_classes) or num_classes < 1:
+        raise ValueError(f"fastseg::{name}: num_classes must be a number, at least 1, got {num_classes!r}")
+    ignore_index = checked_ignore_index(name, ignore_index, num_classes)
+    if not isinstance(prediction, Tensor):
+        raise ValueError(f"fastseg::{name}: prediction must be a tensor, got {brief(prediction)}")
+    prediction = widened(prediction)
     if out is None:
         out = target.new_zeros((num_classes, num_classes), dtype=torch.int64)  # batched under vmap, as target is
-    elif out.shape != (num_classes, num_classes) or out.dtype != torch.int64 or not out.is_contiguous():
+    elif (
+        not isinstance(out, Tensor)
+        or out.shape != (num_classes, num_classes)
+        or out.dtype != torch.int64
+        or not out.is_contiguous()
+    ):
         raise ValueError(f"fastseg::{name}: out must be contiguous int64 [{num_classes}, {num_classes}], "
                          f"got {brief(out)}")  # fmt: skip
-    if prediction.device != target.device or out.device != target.device:
-        raise ValueError(f"fastseg::{name}: every tensor must be on {target.device}, got {prediction.device}")
-    if size is not None and tuple(size) != tuple(target.shape[1:]):
-        raise ValueError(f"fastseg::{name}: size must be that of target {list(target.shape[1:])}, got {tuple(size)}")
+    check_devices(name, target, prediction=prediction, out=out)
+    if size is not None and checked_size(name, size) != tuple(target.shape[1:]):
+        raise ValueError(f"fastseg::{name}: size must be that of target {list(target.shape[1:])}, got {size}")
     if prediction.is_floating_point():
         checked_maps(name, "prediction", prediction, target.shape[1:])
         if prediction.shape[:2] != (target.shape[0], num_classes):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._registry import INTEGERS, call, declare, not_differentiable
 from ..reference import upsample as reference
-from .arguments import Size, checked_maps, empty_images, pixels, wide_dtype
+from .arguments import Size, checked_float, checked_maps, empty_images, pixels, wide_dtype
 
 
 def upsample_bilinear(x: Tensor, size: Size, *, align_corners: bool = False) -> Tensor:
@@ -21,7 +21,7 @@ def upsample_bilinear(x: Tensor, size: Size, *, align_corners: bool = False) -> 
 
     Args:
         x: [N, C, h, w], float32, float64, bfloat16 or float16, NCHW or channels_last.
-        size: output height and width in pixels.
+        size: output height and width in pixels, or one number for both.
         align_corners: whether the centres of the corner pixels coincide.
 
     Returns:
@@ -55,7 +55,7 @@ def upsample_argmax(
 
     Args:
         logits: [N, C, h, w] with C >= 1, float32, float64, bfloat16 or float16, NCHW or channels_last.
-        size: output height and width in pixels.
+        size: as in `upsample_bilinear`.
         align_corners: as in `upsample_bilinear`.
         dtype: of the labels: uint8, int8, int16, int32 or int64; C must fit.
         return_confidence: also return the softmax probability of each label [N, H, W].
@@ -89,7 +89,7 @@ def upsample_softmax(logits: Tensor, size: Size, *, align_corners: bool = False)
 
     Args:
         logits: [N, C, h, w], float32, float64, bfloat16 or float16, NCHW or channels_last.
-        size: output height and width in pixels.
+        size: as in `upsample_bilinear`.
         align_corners: as in `upsample_bilinear`.
 
     Returns:
@@ -115,7 +115,7 @@ def upsample_threshold(
 
     Args:
         mask_logits: [N, C, h, w], float32, float64, bfloat16 or float16, NCHW or channels_last.
-        size: output height and width in pixels.
+        size: as in `upsample_bilinear`.
         threshold: in logits; a value equal to it, or NaN, is False.
         align_corners: as in `upsample_bilinear`.
 
@@ -130,7 +130,8 @@ def upsample_threshold(
         torch.bool
     """
     height, width = checked_maps("upsample_threshold", "mask_logits", mask_logits, size)
-    return call("upsample_threshold", mask_logits, height, width, float(threshold), align_corners)
+    level = checked_float("upsample_threshold", "threshold", threshold)
+    return call("upsample_threshold", mask_logits, height, width, level, align_corners)
 
 
 def _save_size(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -5,9 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._registry import INTEGERS, call, declare, not_differentiable
+from .._registry import call, declare, not_differentiable
 from ..reference import upsample as reference
-from .arguments import brief, check_ignore_index, checked_maps, empty_images, pixels, wide_dtype
+from .arguments import (
+    brief,
+    check_devices,
+    checked_float,
+    checked_ignore_index,
+    checked_maps,
+    checked_target,
+    empty_images,
+    pixels,
+    wide_dtype,
+)
 
 
 def upsample_cross_entropy(
@@ -16,7 +26,7 @@ def upsample_cross_entropy(
     *,
     weight: Tensor | None = None,
     pixel_weight: Tensor | None = None,
-    ignore_index: int = 255,
+    ignore_index: int | None = None,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
     align_corners: bool = False,
@@ -32,10 +42,12 @@ def upsample_cross_entropy(
 
     Args:
         logits: [N, C, h, w], float32, float64, bfloat16 or float16, NCHW or channels_last.
-        target: [N, H, W] of uint8, int8, int16, int32 or int64, at the resolution of the loss.
+        target: [N, H, W] of uint8, int8, int16, int32 or int64 (of uint16 or uint32 by a wider copy), at the resolution
+            of the loss.
         weight: [C], one weight per class.
         pixel_weight: [N, H, W], one weight per pixel (the border weights of U-Net, say).
-        ignore_index: pixels of this label count for nothing.
+        ignore_index: pixels of this label count for nothing. None is 255, unless that is a class: then it has to be
+            given.
         label_smoothing: in [0, 1].
         reduction: `mean`, `sum` or `none`.
         align_corners: as in `upsample_bilinear`.
@@ -54,27 +66,29 @@ def upsample_cross_entropy(
         >>> loss.backward()
     """
     name = "upsample_cross_entropy"
-    if target.dim() != 3 or target.dtype not in INTEGERS:
-        raise ValueError(f"fastseg::{name}: target must be an integer tensor [N, H, W], got {brief(target)}")
+    target = checked_target(name, target)
     checked_maps(name, "logits", logits, target.shape[1:])
     if target.shape[0] != logits.shape[0] or logits.shape[1] == 0:
         raise ValueError(
             f"fastseg::{name}: logits must have the batch of target and at least one class, got {brief(logits)}"
         )
     for argument, value, shape in (("weight", weight, logits.shape[1:2]), ("pixel_weight", pixel_weight, target.shape)):
-        if value is not None and (value.shape != shape or not value.is_floating_point() or value.requires_grad):
+        if value is not None and (
+            not isinstance(value, Tensor)
+            or value.shape != shape
+            or not value.is_floating_point()
+            or value.requires_grad
+        ):
             raise ValueError(f"fastseg::{name}: {argument} must be floating, {list(shape)} and without gradient, "
                              f"got {brief(value)}")  # fmt: skip
     if reduction not in reference.REDUCTIONS:
         raise ValueError(f"fastseg::{name}: reduction must be one of {reference.REDUCTIONS}, got {reduction!r}")
-    if not 0.0 <= label_smoothing <= 1.0:
+    smoothing = checked_float(name, "label_smoothing", label_smoothing)
+    if not 0.0 <= smoothing <= 1.0:
         raise ValueError(f"fastseg::{name}: label_smoothing must be in [0, 1], got {label_smoothing}")
-    check_ignore_index(name, ignore_index)
-    for other in (target, weight, pixel_weight):
-        if other is not None and other.device != logits.device:
-            raise ValueError(f"fastseg::{name}: every tensor must be on {logits.device}, got {other.device}")
-    code = reference.REDUCTIONS.index(reduction)
-    options = (ignore_index, float(label_smoothing), code, align_corners)
+    ignored = checked_ignore_index(name, ignore_index, logits.shape[1])
+    check_devices(name, logits, target=target, weight=weight, pixel_weight=pixel_weight)
+    options = (ignored, smoothing, reference.REDUCTIONS.index(reduction), align_corners)
     loss, _, _ = call(name, logits, target, weight, pixel_weight, *options)
     return loss
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -41,16 +42,25 @@ def test_maps(op: str, bad: Any, value: str) -> None:
 
 
 @pytest.mark.parametrize("op", SIZED)
-@pytest.mark.parametrize("size", [(8,), (8, 10, 12), (-1, 10), (8, -3)])
+@pytest.mark.parametrize(
+    "size", [(8,), (8, 10, 12), (-1, 10), (8, -3), (), -3, "ab", ("a", "b"), (8.5, 10), 8.5, None, [None, 8]]
+)
 def test_size(op: str, size: Any) -> None:
-    refuses(ValueError, [f"fastseg::{op}", "size must", str(size)], getattr(ops, op), X, size)
+    shown = "(-3, -3)" if size == -3 else str(tuple(size) if isinstance(size, list) else size)
+    refuses(ValueError, [f"fastseg::{op}: size must", shown], getattr(ops, op), X, size)
 
 
 @pytest.mark.parametrize("op", SIZED)
-@pytest.mark.parametrize("size", ["ab", 8, (8.5, 10), None])
-def test_size_of_a_wrong_type(op: str, size: Any) -> None:
-    with pytest.raises((TypeError, ValueError, RuntimeError)):
-        getattr(ops, op)(X, size)
+def test_one_number_is_a_square(op: str) -> None:
+    function = getattr(ops, op)
+    for size in (14, np.int64(14), [14, 14], torch.Size((14, 14))):
+        assert torch.equal(function(X, size), function(X, (14, 14)))
+
+
+@pytest.mark.parametrize("threshold", ["0", None, [0.5]])
+def test_threshold(threshold: Any) -> None:
+    refuses(ValueError, ["fastseg::upsample_threshold: threshold must", repr(threshold)], ops.upsample_threshold,
+            X, (8, 10), threshold)  # fmt: skip
 
 
 @pytest.mark.parametrize("op", SIZED)
@@ -89,6 +99,12 @@ def test_dtype_of_labels(dtype: torch.dtype) -> None:
         ("weight", torch.ones(4), "[4]"),
         ("weight", torch.ones(3, dtype=torch.int64), "torch.int64"),
         ("weight", torch.ones(3, requires_grad=True), "[3]"),
+        ("weight", [1.0, 1.0, 1.0], "list"),
+        ("weight", np.ones(3), "ndarray"),
+        ("ignore_index", "a", "'a'"),
+        ("ignore_index", 1.5, "1.5"),
+        ("label_smoothing", "a", "'a'"),
+        ("label_smoothing", None, "None"),
         ("pixel_weight", torch.ones(1, 8, 9), "[1, 8, 9]"),
         ("pixel_weight", torch.ones(1, 8, 10, dtype=torch.int32), "torch.int32"),
         ("pixel_weight", torch.ones(1, 8, 10, requires_grad=True), "[1, 8, 10]"),
@@ -103,11 +119,38 @@ def test_options_of_the_loss(argument: str, value: Any, shown: str) -> None:
     refuses(ValueError, words, ops.upsample_cross_entropy, X, TARGET, **{argument: value})
 
 
-@pytest.mark.parametrize("target", [TARGET[0], TARGET.float(), TARGET.bool(), TARGET.to(torch.uint16)])
-def test_target(target: Tensor) -> None:
-    shown = [str(target.dtype), str(list(target.shape))]
-    refuses(ValueError, ["cross_entropy", "target must", *shown], ops.upsample_cross_entropy, X, target)
-    refuses(ValueError, ["confusion_matrix", "target must", *shown], ops.confusion_matrix, X, target, 3)
+@pytest.mark.parametrize(
+    "target", [TARGET[0], TARGET.float(), TARGET.bool(), TARGET.to(torch.uint64), TARGET.numpy(), TARGET.tolist(), None]
+)
+def test_target(target: Any) -> None:
+    shown = [str(target.dtype), str(list(target.shape))] if isinstance(target, Tensor) else [type(target).__name__]
+    refuses(ValueError, ["cross_entropy: target must", *shown], ops.upsample_cross_entropy, X, target)
+    refuses(ValueError, ["confusion_matrix: target must", *shown], ops.confusion_matrix, X, target, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32])
+def test_wide_unsigned_labels_are_labels_too(dtype: torch.dtype) -> None:
+    wide = torch.randint(0, 3, (1, 8, 10), dtype=torch.int64)
+    wide[0, 0, :2] = torch.tensor([255, 65535])
+    labels = wide.masked_fill(wide == 65535, 255).to(dtype)
+    assert torch.equal(ops.upsample_cross_entropy(X, labels), ops.upsample_cross_entropy(X, labels.long()))
+    assert torch.equal(ops.confusion_matrix(X, labels, 3), ops.confusion_matrix(X, labels.long(), 3))
+    assert torch.equal(ops.confusion_matrix(labels, labels, 3), ops.confusion_matrix(labels.long(), labels.long(), 3))
+    refuses(RuntimeError, ["target must", "got 65535", "[0, 0, 1]"], ops.confusion_matrix, X, wide.to(dtype), 3)
+
+
+@pytest.mark.parametrize("classes", [256, 300])
+def test_a_default_that_is_a_class_has_to_be_given(classes: int) -> None:
+    x, target = torch.zeros(1, classes, 4, 5), torch.full((1, 8, 10), 255, dtype=torch.uint8)
+    words = ["ignore_index must be given", f"{classes} classes"]
+    refuses(ValueError, ["fastseg::upsample_cross_entropy", *words], ops.upsample_cross_entropy, x, target)
+    refuses(ValueError, ["fastseg::confusion_matrix", *words], ops.confusion_matrix, target, target, classes)
+    assert ops.upsample_cross_entropy(x, target, ignore_index=255).isnan()
+    assert ops.upsample_cross_entropy(x, target, ignore_index=-1).isfinite()
+    assert ops.confusion_matrix(target, target, classes, ignore_index=255).sum() == 0
+    assert ops.confusion_matrix(target, target, classes, ignore_index=-1).sum() == 80
+    assert ops.upsample_cross_entropy(x[:, :255], target).isnan()
+    assert ops.confusion_matrix(target, target, 255).sum() == 0
 
 
 def test_batches_that_differ() -> None:
@@ -120,6 +163,15 @@ def test_batches_that_differ() -> None:
     "words, changes",
     [
         (["num_classes must", "got 0"], {"num_classes": 0}),
+        (["num_classes must", "got 3.0"], {"num_classes": 3.0}),
+        (["num_classes must", "got None"], {"num_classes": None}),
+        (["ignore_index must", "got 'a'"], {"ignore_index": "a"}),
+        (["prediction must", "NoneType"], {"prediction": None}),
+        (["prediction must", "list"], {"prediction": TARGET.tolist()}),
+        (["prediction must", "on cpu", "got meta"], {"prediction": X.to("meta")}),
+        (["out must", "on cpu", "got meta"], {"out": torch.zeros(3, 3, dtype=torch.int64, device="meta")}),
+        (["out must", "list"], {"out": [[0] * 3] * 3}),
+        (["size must", "'ab'"], {"size": "ab"}),
         (["prediction must", "[1, 3, 4, 5]"], {"num_classes": 4}),
         (["prediction must", "[1, 8, 9]"], {"prediction": TARGET[..., :9]}),
         (["prediction must", "torch.bool"], {"prediction": TARGET.bool()}),

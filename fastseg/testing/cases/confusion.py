@@ -94,7 +94,8 @@ def _rows() -> Iterator[Case]:
         yield fused(name, from_logits(shape, size), tag)
         yield fused(f"{name}_aligned", from_logits(shape, size, align_corners=True))
     for classes in CLASSES:
-        yield fused(f"c{classes}", from_logits((1, classes, 5, 6), (13, 19)))
+        given: dict[str, Any] = {"ignore_index": 255} if classes > 255 else {}
+        yield fused(f"c{classes}", from_logits((1, classes, 5, 6), (13, 19), **given))
     for kind in KINDS:
         yield fused(f"{kind}_x4", from_logits((1, 19, 12, 17), (48, 68), kind), exact=kind in EXACT)
     yield fused("all_ignored", from_logits((1, 5, 6, 7), (24, 28), all_ignored=True), "degenerate")

@@ -116,7 +116,10 @@ def _geometry(op: str, build: Callable[..., Make], grad: tuple[int, ...], band: 
         yield row(f"{name}_aligned", build(shape, size, align_corners=True, **options), tag.replace("smoke", "odd"))
     # The gradient of a loss over one class is zero, and no error is relative to that: a test of its own.
     for classes in CLASSES[op == "upsample_cross_entropy" :]:
-        yield row(f"c{classes}", build((1, classes, 5, 6), (13, 19), **options), "degenerate" if classes == 1 else "")
+        # Where the default is a class it has to be given.
+        given: dict[str, Any] = {"ignore_index": 255} if op == "upsample_cross_entropy" and classes > 255 else {}
+        make = build((1, classes, 5, 6), (13, 19), **options, **given)
+        yield row(f"c{classes}", make, "degenerate" if classes == 1 else "")
     # Scales of a power of two: at others it depends on the rounding of a weight whether 0 * inf occurs.
     for kind in KINDS:
         tags = {"smooth": ("odd",), "noise": ()}.get(kind, ("degenerate",))
