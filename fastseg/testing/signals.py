@@ -21,8 +21,8 @@ def logits(shape: Sequence[int], kind: str, seed: int) -> Tensor:
         shape: N, C, h, w.
         kind: `smooth`, noise without the upper 7/8 of the spectrum, like the logits of a model; `noise`, white;
             `wide`, noise whose exponentials underflow in float32; `masked`, noise with about a third of the entries at
-            -1e4; `ties`, small integers, so that equal maxima are common; `constant`; `nan`, `inf` and `minus_inf`, noise
-            with some such entries; `minus_inf_pixel`, noise with a source pixel where every class is -inf.
+            -1e4; `ties`, small integers, so that equal maxima are common; `constant`; `nan`, `inf` and `minus_inf`,
+            noise with some such entries; `minus_inf_pixel`, noise with a source pixel where every class is -inf.
         seed: of the generator.
     """
     n, c, h, w = shape
