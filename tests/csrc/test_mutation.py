@@ -27,7 +27,11 @@ COLUMNS, PROGRESSION, ARGMAX, SOFTMAX, ADJOINT, PLANES, PAIRS = (
 )
 # File, expression, what it becomes.
 MUTANTS = (
-    (COLUMNS, "(a, k.lower_weight, b, k.upper_weight)", "(a, k.upper_weight, b, k.lower_weight)"),
+    (
+        COLUMNS,
+        "blend<T>(a, k.lower_weight, b, k.upper_weight)",
+        "blend<T>(a, k.upper_weight, b, k.lower_weight)",
+    ),
     (COLUMNS, "y.upper[begin]", "row"),
     (COLUMNS, "y.first[row + 1]", "y.first[row + 1] - 1"),
     (PROGRESSION, "first * squared", "first * ratio"),
@@ -41,7 +45,7 @@ MUTANTS = (
     (ARGMAX, "column(c, high) >= floor", "column(c, low) >= floor"),
     (SOFTMAX, "logarithm(sum)", "-logarithm(sum)"),
     (SOFTMAX, "block.template sum<true>(block.row(y))", "block.template sum<true>(block.row(y)) * T(0.5)"),
-    (SOFTMAX, "exponential(best - reference)", "T(1)"),
+    (SOFTMAX, "exponential(best - reference)", "exponential(reference - best)"),
     (SOFTMAX, "~(v <= best) & (best == best)", "~(v < best) & (best == best)"),
     (SOFTMAX, "(at.chosen - reference)", "at.chosen"),
     (SOFTMAX, "loss * (1 - p.smoothing)", "loss * (1 + p.smoothing)"),
