@@ -59,7 +59,7 @@ Tensor upsample_bilinear_backward(const Tensor& grad, int64_t h, int64_t w, bool
     using T = decltype(zero);
     const auto& k = FASTSEG_PICK_FOR(T, adjoint);
     return run_adjoint<T>(last ? k.bilinear_channels_last : k.bilinear, grad, n, c, h, w, grad.size(2), grad.size(3),
-                          align_corners, last, last ? 3 * 96 * c : 8 * kWide, last, type,
+                          align_corners, last, last ? 3 * 96 * c : 2 * kTogether * kWide, last, type,
                           [&](Adjoint<T>& p) { p.upstream = strided(grad, type); });
   });
 }

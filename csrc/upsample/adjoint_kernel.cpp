@@ -1,5 +1,5 @@
 // Backwards of the upsample family: the adjoint of bilinear interpolation, of a gradient that is read (bilinear),
-// formed from two reads (softmax) or recomputed from the log-sum-exp (cross-entropy).
+// formed from two reads (softmax) or recomputed from the logarithms of the sums (cross-entropy).
 //
 // Gathered, without atomics: a chunk of source rows walks its output rows in order and owns its gradient; what falls on
 // the first row of the next chunk goes to an edge buffer that is added afterwards. Chunks depend on the shape alone, so
@@ -15,8 +15,6 @@ template <class T>
 struct Tile {
   int64_t image, x0, x1, y0, y1;
 };
-
-constexpr int64_t kTogether = 4;  // classes whose horizontal sums are taken at once
 
 // a0 b0 c0 d0 a1 b1 c1 d1 ... of four rows, kWidth apart; rows from `classes` on repeat the first one.
 template <int64_t kWidth, class T>
@@ -190,17 +188,12 @@ void softmax(const Adjoint<T>& p, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) each_tile(p, i, prepare, add);
 }
 
-// With g the gradient of a pixel's loss times its pixel weight, w the class weights and e the smoothing:
-//   d/dz_c = p_c A - [c = t] B - w_c D,   A = B + D sum(w),   B = g (1 - e) w_t,   D = g e / C,   p_c = exp(z_c) / sum
-// The first factor of p_c is a geometric progression down the rows (see softmax_kernel.cpp), the second one does not
-// depend on the class and is put into A.
 template <int n>
 struct Count {
   static constexpr int value = n;
 };
 
-// A source row at the columns of a tile: all classes less the largest of them, and for each vector of columns whether
-// they are within reach of it. As in the forward, whose sums are to be met.
+// The differences of a source row at the columns of a tile, and for each vector of them whether they fit.
 template <class T>
 struct Across {
   static constexpr int L = Simd<T>::lanes;
@@ -214,25 +207,17 @@ struct Across {
     x0 = tile.x0;
     const T* from = p.source.data + tile.image * p.source.stride_n + row * p.source.stride_y;
     for (int64_t x = 0; x < tile.x1 - x0; x += L) {
-      const Columns<T> k = columns(p.x, x0 + x);
-      V<T> largest = splat(-T(__builtin_inff()));
-      for (int64_t c = 0; c < p.c; ++c) {
-        const V<T> v = along(from + c * p.source.stride_c, k);
-        store(value + c * kTile + x, v);
-        largest = maximum<T>(v, largest);
-      }
-      const V<T> offset = finite_or_zero<T>(largest);
       Reach<T> reach;
-      for (int64_t c = 0; c < p.c; ++c) {
-        const V<T> v = load(value + c * kTile + x) - offset;
-        store(value + c * kTile + x, v);
-        reach.add(v);
-      }
+      differences(from, p.source.stride_c, p.c, columns(p.x, x0 + x), value + x, kTile, reach);
       fits[x / L] = reach.fits();
     }
   }
 };
 
+// With g the gradient of a pixel's loss times its pixel weight, w the class weights and e the smoothing:
+//   d/dz_c = p_c A - [c = t] B - w_c D,   A = B + D sum(w),   B = g (1 - e) w_t,   D = g e / C,   p_c = exp(z_c) / sum
+// The first factor of p_c is a geometric progression down the rows (see softmax_kernel.cpp), the second one does not
+// depend on the class and is put into A.
 template <class T, bool kSmooth>
 void cross_entropy_as(const Adjoint<T>& p, int64_t begin, int64_t end) {
   constexpr int L = Simd<T>::lanes;

@@ -153,7 +153,7 @@ struct Rows {
         count += __builtin_popcount(set[word]);
       }
       if (4 * count > 3 * p.source.c) {
-        rows<true>(columns(p.x, x), x, n, [](int64_t c) { return c + 1; });
+        mixed<true>(x, x + n);
         continue;
       }
       rows<true>(columns(p.x, x), x, n, [&set, words](int64_t c) -> int64_t {

@@ -51,6 +51,26 @@ struct Reach {
   bool fits() const { return !any<T>((lowest < T(-kExponents)) | (probe - probe != V<T>{})); }
 };
 
+// Interpolates a source row at a vector of columns, less its largest class: out [classes, apart]. Forward and backward
+// both call this, so that the one finds the floats of the other.
+template <class T>
+inline void differences(const T* row, int64_t stride, int64_t classes, const Columns<T>& k, T* out, int64_t apart,
+                        Reach<T>& reach) {
+  const int64_t stop = classes * apart;
+  V<T> most = splat(-T(__builtin_inff()));
+  for (int64_t i = 0; i < stop; i += apart, row += stride) {
+    const V<T> v = along(row, k);
+    store(out + i, v);
+    most = maximum<T>(v, most);
+  }
+  const V<T> offset = finite_or_zero<T>(most);
+  for (int64_t i = 0; i < stop; i += apart) {
+    const V<T> v = load(out + i) - offset;
+    store(out + i, v);
+    reach.add(v);
+  }
+}
+
 // out[j] = first * ratio^j for j < R; takes the relative error of the ratio up to R - 1 times.
 template <class T, int R>
 inline void progression(V<T> first, V<T> ratio, V<T>* out) {

@@ -9,7 +9,7 @@ void run_softmax(void (*kernel)(const Softmax<T>&, int64_t, int64_t), const Tens
                  int64_t width, bool align_corners, const Fill& fill) {
   const Source<T> source(logits, type);
   const Axes<T> axes(logits, logits.size(2), logits.size(3), height, width, align_corners);
-  const int64_t c = logits.size(1), per_range = 10 * c * kPadding;
+  const int64_t c = logits.size(1), per_range = (2 + 8) * c * kPadding;  // no ISA has more than 8 kRows
   const Ranges ranges(logits.size(0) * logits.size(2), 10 * c * (height / logits.size(2) + 1) * width);
   Tensor scratch = empty(logits, {ranges.slots, per_range}, kScalar<T>);
   ranges.run([&](int64_t slot, int64_t b, int64_t e) {

@@ -26,29 +26,13 @@ struct Block {
       : p(p_), cell(cell_), top(scratch), bottom(top + p.source.c * L), value(bottom + p.source.c * L) {}
 
   void across(int64_t x) {
+    const Maps<T>& s = p.source;
+    const T* image = s.data + cell.image * s.stride_n;
     const Columns<T> k = columns(p.x, x);
     Reach<T> reach;
-    across(top, cell.row, k, reach);
-    across(bottom, cell.below, k, reach);
+    differences(image + cell.row * s.stride_y, s.stride_c, s.c, k, top, int64_t(L), reach);
+    differences(image + cell.below * s.stride_y, s.stride_c, s.c, k, bottom, int64_t(L), reach);
     fits = reach.fits();
-  }
-
-  void across(T* out, int64_t row, const Columns<T>& k, Reach<T>& reach) const {
-    const Maps<T>& s = p.source;
-    const T* from = s.data + cell.image * s.stride_n + row * s.stride_y;
-    const int64_t stop = s.c * L;  // locals: the stores below could alias the parameters
-    V<T> most = splat(-T(__builtin_inff()));
-    for (int64_t i = 0; i < stop; i += L, from += s.stride_c) {
-      const V<T> v = along(from, k);
-      store(out + i, v);
-      most = maximum<T>(v, most);
-    }
-    const V<T> offset = finite_or_zero<T>(most);
-    for (int64_t i = 0; i < stop; i += L) {
-      const V<T> v = load(out + i) - offset;
-      store(out + i, v);
-      reach.add(v);
-    }
   }
 
   V<T> between(const V<T>& above, const V<T>& below, int64_t y) const {
@@ -58,7 +42,7 @@ struct Block {
   // Interpolates row y; returns what to subtract before the exponentials: nothing where the values fit, else the
   // largest.
   V<T> row(int64_t y) const {
-    const int64_t stop = p.source.c * L;
+    const int64_t stop = p.source.c * L;  // a local: the stores below could alias the parameters
     V<T> most = between(load(top), load(bottom), y);
     store(value, most);
     for (int64_t i = L; i < stop; i += L) {
@@ -232,13 +216,6 @@ struct Sum {
   }
 };
 
-// One vector of pixels.
-template <class T>
-struct Pending {
-  V<T> chosen, uniform;  // the value of the target; the sum of the weighted values, for label smoothing
-  I<T> valid;
-};
-
 template <class T, bool kSmooth>
 void cross_entropy_as(const Softmax<T>& p, int64_t begin, int64_t end) {
   constexpr int L = Simd<T>::lanes;
@@ -250,44 +227,36 @@ void cross_entropy_as(const Softmax<T>& p, int64_t begin, int64_t end) {
   Sum<T> losses, weights;
   int64_t bad = -1;
 
-  // What a pixel's loss takes besides its log-sum-exp; `places` index the scratch of the block.
-  const auto open = [&](const Block<T>& block, int64_t y, int64_t n, int64_t pixel) {
-    Pending<T> out;
+  // The losses of a vector of pixels whose sums of exp(value - reference) are known.
+  const auto finish = [&](const Block<T>& block, int64_t y, int64_t n, int64_t pixel, V<T> reference, V<T> sum) {
     const I<T> target = load_labels<T>(p.target, p.target_type, pixel, n, p.ignore_index);
     const I<T> counted = target != ignored, inside = (target >= 0) & (target < classes);
     if (any<T>(counted & ~inside))
       for (int64_t l = 0; l < n; ++l)
         if (counted[l] && !inside[l] && (bad < 0 || pixel + l < bad)) bad = pixel + l;
-    out.valid = counted & inside;
-    const I<T> index = out.valid ? target : I<T>{};
+    const I<T> valid = counted & inside, index = valid ? target : I<T>{};
     const I<T> place = index * Scalar(L) + counting<T>();
-    out.chosen = block.between(gather_lanes<T>(block.top, place), gather_lanes<T>(block.bottom, place), y);
-    out.uniform = V<T>{};
-    if (kSmooth)
-      for (int64_t c = 0; c < classes; ++c)
-        out.uniform +=
-            block.between(load(block.top + c * L), load(block.bottom + c * L), y) * (p.weight ? p.weight[c] : T(1));
-    return out;
-  };
-
-  const auto close = [&](const Pending<T>& at, V<T> reference, V<T> sum, int64_t n, int64_t pixel) {
+    const V<T> chosen = block.between(gather_lanes<T>(block.top, place), gather_lanes<T>(block.bottom, place), y);
     const V<T> log_sum = logarithm(sum);
     store_some(p.log_sum + pixel, log_sum, n);
-    V<T> pixel_scale = at.valid ? splat(T(1)) : V<T>{};
+
+    V<T> pixel_scale = valid ? splat(T(1)) : V<T>{};
     if (p.pixel_weight)
       for (int64_t l = 0; l < n; ++l) pixel_scale[l] *= p.pixel_weight[pixel + l];
     V<T> scale = pixel_scale;
-    if (p.weight) {
-      const I<T> target = load_labels<T>(p.target, p.target_type, pixel, n, p.ignore_index);
+    if (p.weight)
       for (int64_t l = 0; l < n; ++l)
-        if (at.valid[l]) scale[l] *= p.weight[target[l]];
-    }
-    V<T> loss = (log_sum - (at.chosen - reference)) * scale;
+        if (valid[l]) scale[l] *= p.weight[index[l]];
+
+    V<T> loss = (log_sum - (chosen - reference)) * scale;
     if (kSmooth) {
-      const V<T> uniform = (log_sum + reference) * class_total - at.uniform;
+      V<T> uniform = (log_sum + reference) * class_total;
+      for (int64_t c = 0; c < classes; ++c)
+        uniform -=
+            block.between(load(block.top + c * L), load(block.bottom + c * L), y) * (p.weight ? p.weight[c] : T(1));
       loss = loss * (1 - p.smoothing) + uniform * rest * pixel_scale;
     }
-    loss = at.valid ? loss : V<T>{};  // 0 * NaN is not 0
+    loss = valid ? loss : V<T>{};  // 0 * NaN is not 0
     if (p.loss) store_some(p.loss + pixel, loss, n);
     losses.add(loss);
     weights.add(scale);
@@ -307,10 +276,7 @@ void cross_entropy_as(const Softmax<T>& p, int64_t begin, int64_t end) {
           reference[j] = block.row(run.y + j);
           sum[j] = block.template sum<false>(reference[j]);
         }
-      for (int64_t j = 0; j < run.n; ++j) {
-        const int64_t at = pixel + j * p.x.out;
-        close(open(block, run.y + j, n, at), reference[j], sum[j], n, at);
-      }
+      for (int64_t j = 0; j < run.n; ++j) finish(block, run.y + j, n, pixel + j * p.x.out, reference[j], sum[j]);
     });
     p.sums[2 * i] = losses.total();
     p.sums[2 * i + 1] = weights.total();

@@ -146,6 +146,7 @@ FASTSEG_TABLES(AdjointKernels<double>, adjoint_f64);
 
 constexpr int64_t kTile = 128;     // output columns that a backward tile spans
 constexpr int64_t kTileRows = 16;  // output rows that it spans
-constexpr int64_t kWide = 256;     // output columns at a time of a backward that takes the classes one by one
+constexpr int64_t kTogether = 4;   // classes whose horizontal sums are taken at once
+constexpr int64_t kWide = 256;     // output columns at a time of a backward that takes few classes at a time
 
 }  // namespace fastseg

@@ -17,6 +17,8 @@ from .arguments import (
     widened,
 )
 
+MOST_CLASSES = 46340  # the kernels number the cells of the matrix with int32
+
 
 def confusion_matrix(
     prediction: Tensor,
@@ -36,7 +38,7 @@ def confusion_matrix(
         prediction: labels [N, H, W] (integer), or logits [N, C, h, w] (floating) at any resolution: then the labels are
             `upsample_argmax(prediction, size)`, never stored.
         target: labels [N, H, W] of uint8, int8, int16, int32 or int64; of uint16 or uint32 by a wider copy.
-        num_classes: C.
+        num_classes: C, at most 46340.
         ignore_index: pixels whose target is this count for nothing, whatever is predicted there. None is 255, unless
             that is a class: then it has to be given.
         size: size of the target, a check for logits; None takes it from the target.
@@ -56,8 +58,8 @@ def confusion_matrix(
     """
     name = "confusion_matrix"
     target = checked_target(name, target)
-    if not is_whole(num_classes) or num_classes < 1:
-        raise ValueError(f"fastseg::{name}: num_classes must be a number, at least 1, got {num_classes!r}")
+    if not is_whole(num_classes) or not 1 <= num_classes <= MOST_CLASSES:
+        raise ValueError(f"fastseg::{name}: num_classes must be a number from 1 to {MOST_CLASSES}, got {num_classes!r}")
     ignore_index = checked_ignore_index(name, ignore_index, num_classes)
     if not isinstance(prediction, Tensor):
         raise ValueError(f"fastseg::{name}: prediction must be a tensor, got {brief(prediction)}")

@@ -55,7 +55,7 @@ def upsample_cross_entropy(
     Returns:
         A scalar, or [N, H, W] for `none`, in the dtype of `logits` (float32 under autocast).
 
-    Memory: forward and backward hold one float per pixel (the log-sum-exp) instead of several per pixel and class.
+    Memory: forward and backward hold one float per pixel (the log of its sum) instead of several per pixel and class.
     Gradient: of `logits`, once differentiable, gathered at source resolution and bitwise repeatable; `weight` and
     `pixel_weight` have none. Errors: a label out of range raises with the first one and its place. Devices: CPU
     compiled, others through the reference.
@@ -110,6 +110,7 @@ def _backward(ops: Any, ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
     return out, *(None,) * 7
 
 
+# `lse` is for the backward of the same side: the reference keeps the log-sum-exp, the kernels that of differences.
 _OPTIONS = "SymInt ignore_index, float label_smoothing, int reduction, bool align_corners)"
 declare(
     f"upsample_cross_entropy(Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight, {_OPTIONS}"

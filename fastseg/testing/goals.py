@@ -38,7 +38,7 @@ GOALS = (
 
 # Why a goal may be missed, by op and size of the row, or by op alone; how far, only the rows say.
 _CONTESTED = "Where the corners of a cell disagree, its classes are interpolated: arithmetic that no shortcut saves."
-_SMALL = "With so little work, the call itself and the waking of the second thread weigh."
+_SMALL = "With so little work, cold caches and page faults of fresh memory weigh, and do so on one thread too."
 _CACHED = "The plain way's full-size logits, 22 MB, fit into a large cache, so that less is gained by leaving them out."
 _FRESH = "The output at full size is fresh memory, whose page faults weigh beside the kernel."
 REASONS = {

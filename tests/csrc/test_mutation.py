@@ -47,7 +47,7 @@ MUTANTS = (
     (SOFTMAX, "block.template sum<true>(block.row(y))", "block.template sum<true>(block.row(y)) * T(0.5)"),
     (SOFTMAX, "exponential(best - reference)", "exponential(reference - best)"),
     (SOFTMAX, "~(v <= best) & (best == best)", "~(v < best) & (best == best)"),
-    (SOFTMAX, "(at.chosen - reference)", "at.chosen"),
+    (SOFTMAX, "(chosen - reference)", "chosen"),
     (SOFTMAX, "loss * (1 - p.smoothing)", "loss * (1 + p.smoothing)"),
     (ADJOINT, "g * y.lower_weight[row]", "g * y.upper_weight[row]"),
     (ADJOINT, "v * x.lower_weight[at]", "v * x.upper_weight[at]"),

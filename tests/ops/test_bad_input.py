@@ -164,6 +164,7 @@ def test_batches_that_differ() -> None:
     [
         (["num_classes must", "got 0"], {"num_classes": 0}),
         (["num_classes must", "got 3.0"], {"num_classes": 3.0}),
+        (["num_classes must", "to 46340, got 46341"], {"num_classes": 46341}),
         (["num_classes must", "got None"], {"num_classes": None}),
         (["ignore_index must", "got 'a'"], {"ignore_index": "a"}),
         (["prediction must", "NoneType"], {"prediction": None}),
