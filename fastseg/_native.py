@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-LIBRARY = Path(__file__).parent / "lib" / "libfastseg_cpu.so"
+LIBRARY = Path(os.environ.get("FASTSEG_LIBRARY") or Path(__file__).parent / "lib" / "libfastseg_cpu.so")
 _BUILD = "in a checkout, FASTSEG_NATIVE=1 pip install --no-build-isolation ."
 
 

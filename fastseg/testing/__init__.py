@@ -13,6 +13,7 @@ from .check import SEED, Run, assert_paths, assert_same, inputs_of, judge, run
 from .isa import best_isa, expected_path, isas, use_isa
 from .layouts import LAYOUTS, with_layout
 from .record import recorded_calls
+from .selftest import Outcome, selftest
 
 __all__ = [
     "FLOATS",
@@ -21,6 +22,7 @@ __all__ = [
     "SEED",
     "Band",
     "Case",
+    "Outcome",
     "Run",
     "assert_close",
     "assert_counts",
@@ -37,6 +39,7 @@ __all__ = [
     "judge",
     "recorded_calls",
     "run",
+    "selftest",
     "use_isa",
     "with_layout",
 ]

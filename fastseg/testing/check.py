@@ -79,9 +79,11 @@ def as_float64(value: Any) -> Any:
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-def inputs_of(case: Case, dtype: torch.dtype, layout: str = "contiguous", *, exact: bool = False) -> Inputs:
+def inputs_of(
+    case: Case, dtype: torch.dtype, layout: str = "contiguous", device: str = "cpu", *, exact: bool = False
+) -> Inputs:
     """The arguments of a row; with `exact`, their values as float64."""
-    args, kwargs = case.make(SEED, dtype, "cpu", layout)
+    args, kwargs = case.make(SEED, dtype, device, layout)
     if exact:
         args, kwargs = tuple(map(as_float64, args)), {k: as_float64(v) for k, v in kwargs.items()}
     return args, kwargs
@@ -97,14 +99,14 @@ def run_inputs(case: Case, inputs: Inputs, dtype: torch.dtype, layout: str = "co
         gradients: tuple[Tensor, ...] = ()
         if case.grad:
             upstream = torch.randn(outputs[0].shape, generator=generator(SEED + 1), dtype=compute_dtype(dtype))
-            given = with_layout(upstream.to(dtype).to(outputs[0].dtype), layout)
+            given = with_layout(upstream.to(dtype).to(outputs[0]), layout)
             gradients = torch.autograd.grad(outputs[0], [args[i] for i in case.grad], given)
-    return Run(tuple(o.detach() for o in outputs), gradients, tuple(paths))
+    return Run(tuple(o.detach().cpu() for o in outputs), tuple(g.cpu() for g in gradients), tuple(paths))
 
 
-def run(case: Case, dtype: torch.dtype, layout: str = "contiguous") -> Run:
-    """Call the op on the inputs of a row."""
-    return run_inputs(case, inputs_of(case, dtype, layout), dtype, layout)
+def run(case: Case, dtype: torch.dtype, layout: str = "contiguous", device: str = "cpu") -> Run:
+    """Call the op on the inputs of a row; the results come back to the CPU."""
+    return run_inputs(case, inputs_of(case, dtype, layout, device), dtype, layout)
 
 
 @lru_cache(maxsize=4)
