@@ -59,7 +59,8 @@ def selftest(
 
 
 def _outcome(case: Case, dtype: torch.dtype, layout: str, device: str, path: str, native: set[str]) -> Outcome:
-    name, fault, paths = str(dtype).removeprefix("torch."), "", ()
+    name, fault = str(dtype).removeprefix("torch."), ""
+    paths: tuple[str, ...] = ()
     try:
         got = run(case, dtype, layout, device)
         paths = got.paths
