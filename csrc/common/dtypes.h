@@ -1,6 +1,10 @@
 // The storage types of tensors, and rows of them widened to and narrowed from the type that kernels compute in.
 #pragma once
+#include <stdint.h>
+
+#if defined(FASTSEG_ISA)
 #include "simd.h"
+#endif
 
 namespace fastseg {
 
@@ -12,6 +16,8 @@ constexpr Float kNative = sizeof(T) == 4 ? Float::f32 : Float::f64;
 
 inline int size_of(Float t) { return t == Float::f64 ? 8 : t == Float::f32 ? 4 : 2; }
 inline int size_of(Int t) { return t == Int::i64 ? 8 : t == Int::i32 ? 4 : t == Int::i16 ? 2 : 1; }
+
+constexpr int32_t kLabelLimit = 2147483647;  // int64 labels beyond +-kLabelLimit become that: never a class
 
 #if defined(FASTSEG_ISA)
 namespace {
@@ -67,8 +73,6 @@ inline void narrow(const T* in, int64_t n, int64_t stride, void* p, Float type) 
       break;
   }
 }
-
-constexpr int32_t kLabelLimit = 2147483647;  // int64 labels beyond +-kLabelLimit become that: never a class
 
 // n labels of `type` -> int32.
 inline void widen_labels(const void* p, Int type, int64_t n, int32_t* out) {

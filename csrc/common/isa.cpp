@@ -53,6 +53,7 @@ void use_cpu_isa(const std::string& name) {
 
 Isa isa() { return chosen().load(std::memory_order_relaxed); }
 const char* isa_name() { return kNames[int(isa())]; }
+std::string path_name() { return std::string("cpu/") + isa_name(); }
 
 }  // namespace fastseg
 

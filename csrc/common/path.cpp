@@ -3,8 +3,6 @@
 #include <atomic>
 #include <mutex>
 
-#include "isa.h"
-
 namespace fastseg {
 namespace {
 
@@ -29,7 +27,7 @@ std::string trace_stop() {
 void took(const char* op) {
   if (!tracing.load(std::memory_order_relaxed)) return;
   const std::lock_guard<std::mutex> lock(guard);
-  paths += std::string(op) + ":cpu/" + isa_name() + "\n";
+  paths += std::string(op) + ":" + path_name() + "\n";
 }
 
 }  // namespace fastseg

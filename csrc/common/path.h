@@ -6,6 +6,7 @@ namespace fastseg {
 
 void trace_start();
 std::string trace_stop();
-void took(const char* op);  // records `op:cpu/<isa>` while tracing
+void took(const char* op);  // records `op:<path_name()>` while tracing
+std::string path_name();    // of this library: cpu/<isa>, cuda, ...
 
 }  // namespace fastseg

@@ -115,30 +115,35 @@ inline Tensor empty_images(const Tensor& like, int64_t n, int64_t c, int64_t h, 
   return torch::stable::transpose(torch::stable::transpose(empty(like, {n, h, w, c}, type), 1, 3), 2, 3);
 }
 
-// Throws for the label at flat index `at` of a contiguous tensor [N, H, W].
+// Throws for the label at flat index `at` of a contiguous tensor [N, H, W], which `label` points to.
 [[noreturn]] inline void fail_label(const char* op, const char* argument, const Tensor& labels, Int type, int64_t at,
-                                    int64_t classes) {
+                                    int64_t classes, const void* label) {
   int64_t value = 0;
   switch (type) {
     case Int::u8:
-      value = ((const uint8_t*)labels.data_ptr())[at];
+      value = *(const uint8_t*)label;
       break;
     case Int::i8:
-      value = ((const int8_t*)labels.data_ptr())[at];
+      value = *(const int8_t*)label;
       break;
     case Int::i16:
-      value = ((const int16_t*)labels.data_ptr())[at];
+      value = *(const int16_t*)label;
       break;
     case Int::i32:
-      value = ((const int32_t*)labels.data_ptr())[at];
+      value = *(const int32_t*)label;
       break;
     case Int::i64:
-      value = ((const int64_t*)labels.data_ptr())[at];
+      value = *(const int64_t*)label;
       break;
   }
   const int64_t w = labels.size(2), h = labels.size(1);
   fail(op, argument, "be in [0, ", classes, ") or ignore_index, got ", value, " at [", at / (h * w), ", ", at / w % h,
        ", ", at % w, "]");
+}
+
+[[noreturn]] inline void fail_label(const char* op, const char* argument, const Tensor& labels, Int type, int64_t at,
+                                    int64_t classes) {
+  fail_label(op, argument, labels, type, at, classes, (const char*)labels.data_ptr() + at * size_of(type));
 }
 
 // Calls work(slot, begin, end) on about equal parts of [0, tasks), at most one per thread; slots count from 0.

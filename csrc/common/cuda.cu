@@ -1,0 +1,60 @@
+#include <cstdlib>
+
+#include "cuda.h"
+
+#if defined(__CUDACC__)
+#include <dlfcn.h>
+#endif
+
+namespace fastseg {
+
+#if defined(__CUDACC__)
+
+Stream::Stream(const Tensor& like) : guard_(like.get_device_index()) {
+  // Looked up when it is needed: torch's CPU build lacks the symbol, and the library has to load there too.
+  using Current = int32_t (*)(int32_t, void**);
+  static const Current current = (Current)dlsym(RTLD_DEFAULT, "aoti_torch_get_current_cuda_stream");
+  void* stream = nullptr;
+  if (!current || current(like.get_device_index(), &stream))
+    fail("cuda", "torch", "have CUDA, got a build without aoti_torch_get_current_cuda_stream");
+  stream_ = (cudaStream_t)stream;
+}
+
+void Stream::check(cudaError_t error) {
+  if (error != cudaSuccess) fail("cuda", "a kernel", "start, got ", cudaGetErrorString(error));
+}
+
+void Stream::read(void* to, const void* from, int64_t bytes) const {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_));
+  check(cudaStreamSynchronize(stream_));
+}
+
+#else
+
+Stream::Stream(const Tensor&) {}
+void Stream::read(void* to, const void* from, int64_t bytes) const { memcpy(to, from, bytes); }
+
+#endif
+
+bool checking() {
+  const char* asked = std::getenv("FASTSEG_CHECK");
+  return asked && asked[0] == '1';
+}
+
+Faults::Faults(const Tensor& like, bool always) {
+  if (always || checking()) first_ = zeros(like, {1}, ScalarType::Long);
+}
+
+void Faults::raise(const Stream& stream, const char* op, const char* argument, const Tensor& labels, Int type,
+                   int64_t classes) const {
+  if (!checking()) return;
+  Fault first = 0;
+  stream.read(&first, first_->data_ptr(), sizeof first);
+  if (!first) return;
+  const int64_t at = int64_t(kNoIndex - first);
+  int64_t value = 0;  // holds any label
+  stream.read(&value, (const char*)labels.data_ptr() + at * size_of(type), size_of(type));
+  fail_label(op, argument, labels, type, at, classes, &value);
+}
+
+}  // namespace fastseg

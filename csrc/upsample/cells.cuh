@@ -1,0 +1,111 @@
+// Where the output pixels of a resize lie, for the CUDA kernels of every stem that upsamples.
+//
+// An output row lies between the source rows lower and lower + 1; the output rows of one lower row are a *cell row*. A
+// block takes a cell row and a tile of output columns, a thread one column: it interpolates two source rows
+// horizontally and steps down the output rows between them, kRows at a time.
+#pragma once
+#include "../common/kernel.cuh"
+
+namespace fastseg {
+
+constexpr int kThreads = 256;  // of a block: output columns of a tile
+constexpr int kRows = 4;       // output rows that a thread holds in registers
+
+// One axis of a resize. Coordinates are exact: quotients of integers.
+struct Resample {
+  int32_t in, out;  // below 2^30
+  bool aligned;     // align_corners
+};
+
+// An output position: between two source indices, with weights of sum 1.
+template <class T>
+struct Tap {
+  int32_t lower, upper;
+  T lower_weight, upper_weight;
+};
+
+__host__ __device__ inline int64_t quotient(int64_t a, int64_t b) {
+  // 32-bit division is several times faster, and nearly always enough.
+  return uint64_t(a | b) >> 32 ? a / b : int64_t(uint32_t(a) / uint32_t(b));
+}
+
+template <class T>
+__device__ inline Tap<T> tap(const Resample& r, int32_t at) {
+  const int64_t centred = (2 * int64_t(at) + 1) * r.in - r.out;
+  const int64_t numerator = r.aligned ? int64_t(at) * (r.in - 1) : centred < 0 ? 0 : centred;
+  const int64_t denominator = r.aligned ? (r.out > 1 ? r.out - 1 : 1) : 2 * int64_t(r.out);
+  const int64_t lower = quotient(numerator, denominator);
+  const T between = T(numerator - lower * denominator) / T(denominator);
+  // Where an axis keeps its size each value is its own neighbour: an infinity makes no NaN of the one before it.
+  const int32_t step = r.in != r.out && lower + 1 < r.in;
+  return {int32_t(lower), int32_t(lower) + step, 1 - between, between};
+}
+
+// The first output whose lower index is at least `index`, which may be `in`.
+__host__ __device__ inline int32_t first_of(const Resample& r, int32_t index) {
+  if (index <= 0) return 0;
+  if (index >= r.in || (r.aligned && r.out == 1)) return r.out;
+  const int64_t numerator = r.aligned ? int64_t(index) * (r.out - 1) : (2 * int64_t(index) + 1) * r.out - r.in;
+  const int64_t denominator = r.aligned ? r.in - 1 : 2 * int64_t(r.in);
+  const int64_t first = numerator <= 0 ? 0 : quotient(numerator + denominator - 1, denominator);
+  return int32_t(first < r.out ? first : r.out);
+}
+
+// Source maps [n, c, h, w] of any strides, in elements.
+template <class S>
+struct Planes {
+  const S* data;
+  int32_t classes;
+  int64_t stride_n, stride_c, stride_y, stride_x;
+};
+
+// The blocks of a resize of `images` maps: one for each cell row and tile of columns, columns first.
+struct Cells {
+  Resample y, x;
+  int64_t images;
+
+  __host__ __device__ int64_t tiles() const { return (x.out + kThreads - 1) / kThreads; }
+  __host__ __device__ int64_t tasks() const { return images * y.in * tiles(); }
+};
+
+struct CellTile {
+  int64_t image;
+  int32_t row, column;  // the source row, the first output column
+  int32_t begin, end;   // the output rows
+
+  __device__ CellTile(const Cells& cells, int64_t task) {
+    const int64_t tiles = cells.tiles(), cell = quotient(task, tiles);
+    image = quotient(cell, cells.y.in);
+    row = int32_t(cell - image * cells.y.in);
+    column = int32_t(task - cell * tiles) * kThreads;
+    begin = first_of(cells.y, row);
+    end = first_of(cells.y, row + 1);
+  }
+};
+
+// One output column between two source rows: gives the horizontal interpolations of class after class.
+template <class S>
+struct Column {
+  using T = Wide<S>;
+  const S *top_left, *top_right, *bottom_left, *bottom_right;
+  int64_t stride;
+  T left_weight, right_weight;
+
+  __device__ Column(const Planes<S>& p, int64_t image, int32_t above, int32_t below, const Tap<T>& x)
+      : stride(p.stride_c), left_weight(x.lower_weight), right_weight(x.upper_weight) {
+    const S* top = p.data + image * p.stride_n + above * p.stride_y;
+    const S* bottom = p.data + image * p.stride_n + below * p.stride_y;
+    top_left = top + x.lower * p.stride_x;
+    top_right = top + x.upper * p.stride_x;
+    bottom_left = bottom + x.lower * p.stride_x;
+    bottom_right = bottom + x.upper * p.stride_x;
+  }
+
+  __device__ void at(int32_t c, T& above, T& below) const {
+    const int64_t k = c * stride;
+    above = blend(widen(top_left[k]), left_weight, widen(top_right[k]), right_weight);
+    below = blend(widen(bottom_left[k]), left_weight, widen(bottom_right[k]), right_weight);
+  }
+};
+
+}  // namespace fastseg
