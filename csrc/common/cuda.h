@@ -28,6 +28,12 @@ auto by_storage(Float type, const Use& use) {
   }
 }
 
+#if defined(__CUDACC__)
+constexpr int64_t kMostBlocks = 2147483647;
+#else
+const int64_t kMostBlocks = host::most_blocks();
+#endif
+
 // The device of a tensor, made current, and torch's current stream there. Nothing here waits for the device, so that
 // ops can be captured into a graph.
 class Stream {
@@ -38,7 +44,7 @@ class Stream {
   template <class... P>
   void launch(void (*kernel)(P...), int64_t blocks, int threads, int64_t dynamic_bytes,
               std::type_identity_t<P>... arguments) const {
-    const int64_t grid = std::min<int64_t>(blocks, 2147483647);
+    const int64_t grid = std::min(blocks, kMostBlocks);
     if (grid == 0) return;
 #if defined(__CUDACC__)
     kernel<<<unsigned(grid), threads, dynamic_bytes, stream_>>>(arguments...);

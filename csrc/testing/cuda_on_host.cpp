@@ -237,6 +237,11 @@ void* shared(const void* tag, size_t bytes) {
 
 void* dynamic_shared() { return block.dynamic; }
 
+int64_t most_blocks() {
+  const char* asked = getenv("FASTSEG_HOST_BLOCKS");
+  return asked && *asked ? atoll(asked) : 2147483647;
+}
+
 void launch(int64_t blocks, int threads, size_t dynamic_bytes, const std::function<void()>& body) {
   if (blocks < 1 || blocks > 2147483647) throw std::runtime_error("cuda/host: a grid must have 1 to 2^31 - 1 blocks");
   if (threads < 1 || threads > int(kMost)) throw std::runtime_error("cuda/host: a block must have 1 to 1024 threads");
@@ -244,7 +249,7 @@ void launch(int64_t blocks, int threads, size_t dynamic_bytes, const std::functi
 #if defined(FASTSEG_WATCH_RACES)
   scheduler_watched = __tsan_get_current_fiber();
 #endif
-  const char* order = getenv("FASTSEG_SHIM_ORDER");
+  const char* order = getenv("FASTSEG_HOST_ORDER");
   const bool backwards = order && !strcmp(order, "backwards");
   work = &body;
   running.assign(threads, nullptr);

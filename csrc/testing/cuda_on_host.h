@@ -47,6 +47,9 @@ void wait_warp(unsigned mask, Place at);
 // What `lane` of this warp offers, after every lane of the mask has offered something of the same size.
 void exchange(unsigned mask, const void* mine, void* theirs, size_t size, unsigned lane, Place at);
 
+// 2^31 - 1, or FASTSEG_HOST_BLOCKS: with few blocks kernels have to stride over their tasks.
+int64_t most_blocks();
+
 // Runs `body` once for each thread; throws what went wrong.
 void launch(int64_t blocks, int threads, size_t dynamic_bytes, const std::function<void()>& body);
 
