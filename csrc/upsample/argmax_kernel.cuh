@@ -83,7 +83,7 @@ __device__ inline void contest(const Column<S>& column, int32_t classes, int32_t
 }
 
 template <class S, class Sink>
-__global__ void __launch_bounds__(kThreads) argmax(const Argmax<S> p, const Sink sink) {
+__global__ void __launch_bounds__(kThreads, kResident<S>) argmax(const Argmax<S> p, Sink sink) {
   using T = Wide<S>;
   FASTSEG_SHARED(int32_t, corner, kCorners);
   sink.begin();

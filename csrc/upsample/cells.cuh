@@ -11,6 +11,10 @@ namespace fastseg {
 constexpr int kThreads = 256;  // of a block: output columns of a tile
 constexpr int kRows = 4;       // output rows that a thread holds in registers
 
+// Blocks that a multiprocessor should hold at least: bounds the registers of a thread, without spilling any.
+template <class S>
+constexpr int kResident = sizeof(Wide<S>) == 8 ? 1 : 3;
+
 // One axis of a resize. Coordinates are exact: quotients of integers.
 struct Resample {
   int32_t in, out;  // below 2^30

@@ -14,8 +14,7 @@ Tensor upsample_argmax(const Tensor& logits, int64_t height, int64_t width, bool
   const Stream stream(logits);
   by_storage(type, [&](auto zero) {
     using S = decltype(zero);
-    const Argmax<S> p{planes<S>(logits), cells(logits, height, width, align_corners),
-                      corners_pay(logits, height, width)};
+    const Argmax<S> p = argmax_of<S>(logits, height, width, align_corners);
     stream.launch(argmax<S, StoreLabels>, p.cells.tasks(), kThreads, 0, p, StoreLabels{out.data_ptr(), label_type});
   });
   return out;

@@ -1,7 +1,7 @@
 // Tensors -> the parameters of the CUDA kernels, for the launchers of every stem that upsamples.
 #pragma once
 #include "../common/cuda.h"
-#include "cells.cuh"
+#include "argmax_kernel.cuh"
 #include "checks.h"
 
 namespace fastseg {
@@ -17,10 +17,12 @@ inline Cells cells(const Tensor& x, int64_t height, int64_t width, bool align_co
           x.size(0)};
 }
 
-// Whether the labels of the source pixels pay (several output pixels lie in a cell) and fit into shared memory (columns
-// are at least doubled).
-inline bool corners_pay(const Tensor& x, int64_t height, int64_t width) {
-  return x.size(1) > 1 && width >= 2 * x.size(3) && height >= x.size(2);
+// The shortcut pays where several output pixels lie in a cell, and its labels fit into shared memory where columns are at
+// least doubled.
+template <class S>
+Argmax<S> argmax_of(const Tensor& logits, int64_t height, int64_t width, bool align_corners) {
+  const bool corners = logits.size(1) > 1 && width >= 2 * logits.size(3) && height >= logits.size(2);
+  return {planes<S>(logits), cells(logits, height, width, align_corners), corners};
 }
 
 }  // namespace fastseg

@@ -87,7 +87,7 @@ template <class T>
 constexpr int kTurned = sizeof(T) == 8 ? 4 : 8;
 
 template <class S, bool kChannelsLast>
-__global__ void __launch_bounds__(kThreads) softmax(const Softmax<S> p, S* out) {
+__global__ void __launch_bounds__(kThreads, kResident<S>) softmax(const Softmax<S> p, S* out) {
   using T = Wide<S>;
   constexpr int n = kTurned<T>;
   FASTSEG_SHARED(T, turned, kChannelsLast ? kThreads * kRows * (n + 1) : 1);
@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kThreads) softmax(const Softmax<S> p, S* out) 
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreads) confidence(const Softmax<S> p, void* labels, Int type, Wide<S>* out) {
+__global__ void __launch_bounds__(kThreads, kResident<S>) confidence(const Softmax<S> p, void* labels, Int type, Wide<S>* out) {
   using T = Wide<S>;
   for (int64_t task = blockIdx.x; task < p.cells.tasks(); task += gridDim.x) {
     const CellTile tile(p.cells, task);
@@ -204,7 +204,7 @@ __device__ inline void add_up(double& a, double& b, double* scratch) {
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreads) cross_entropy(const CrossEntropy<S> p) {
+__global__ void __launch_bounds__(kThreads, kResident<S>) cross_entropy(const CrossEntropy<S> p) {
   using T = Wide<S>;
   FASTSEG_SHARED(double, scratch, kThreads / 32 * 2);
   const Cells& cells = p.softmax.cells;
@@ -262,7 +262,7 @@ __global__ void __launch_bounds__(kThreads) cross_entropy(const CrossEntropy<S> 
 
 // One block: the sums of all tasks, in order; reduction as in fastseg.reference.upsample.REDUCTIONS.
 template <class S>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResident<S>)
     reduce_loss(const double* sums, int64_t tasks, int64_t reduction, S* loss, Wide<S>* total) {
   FASTSEG_SHARED(double, scratch, kThreads / 32 * 2);
   double a = 0, b = 0;

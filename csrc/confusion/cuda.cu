@@ -1,0 +1,92 @@
+#include "../upsample/cuda.h"
+#include "cuda_kernel.cuh"
+
+namespace fastseg {
+namespace {
+
+constexpr const char* kOp = "confusion_matrix";
+
+// Counts on the device, from zero to added.
+class Counting {
+ public:
+  Counting(const Tensor& target, const Tensor& out, int64_t ignore_index)
+      : labels_(torch::stable::contiguous(target)),
+        type_(int_type(kOp, "target", target.scalar_type())),
+        counts_(zeros(out, {out.numel()}, ScalarType::Long)),
+        bad_target_(out, true),
+        bad_prediction_(out, true),
+        histogram{labels_.data_ptr(), type_, int32_t(out.size(0)), int32_t(ignore_index),
+                  (Fault*)counts_.data_ptr(), bad_target_.first(), bad_prediction_.first()} {}
+
+  int64_t dynamic_bytes() const { return histogram.in_shared() ? histogram.cells() * int64_t(sizeof(unsigned)) : 0; }
+
+  void add_to(Tensor& out, const Stream& stream, const Tensor* prediction = nullptr, Int predicted = Int::u8) const {
+    bad_target_.raise(stream, kOp, "target", labels_, type_, histogram.classes);
+    if (prediction) bad_prediction_.raise(stream, kOp, "prediction", *prediction, predicted, histogram.classes);
+    const int64_t blocks = (out.numel() + kCountThreads - 1) / kCountThreads;
+    stream.launch(add_counts, blocks, kCountThreads, 0, histogram, (int64_t*)out.data_ptr());
+  }
+
+ private:
+  Tensor labels_;
+  Int type_;
+  Tensor counts_;
+  Faults bad_target_, bad_prediction_;
+
+ public:
+  const Histogram histogram;
+};
+
+void check_matrix(const Tensor& target, const Tensor& out) {
+  FASTSEG_CHECK(target.dim() == 3, kOp, "target", "be [N, H, W], got ", target.dim(), " dimensions");
+  FASTSEG_CHECK(out.dim() == 2 && out.size(0) == out.size(1) && out.size(0) > 0 && out.is_contiguous() &&
+                    out.scalar_type() == ScalarType::Long,
+                kOp, "out", "be contiguous int64 [C, C], got ", out.dim(), " dimensions");
+  FASTSEG_CHECK(out.size(0) < 46341, kOp, "out", "have at most 46340 classes, got ", out.size(0));
+}
+
+void confusion_matrix(const Tensor& prediction, const Tensor& target, Tensor out, int64_t ignore_index) {
+  check_matrix(target, out);
+  FASTSEG_CHECK(prediction.numel() == target.numel(), kOp, "prediction", "have the shape of target, got ",
+                prediction.numel(), " values");
+  const Int predicted = int_type(kOp, "prediction", prediction.scalar_type());
+  took(kOp);
+  const Tensor p = torch::stable::contiguous(prediction);
+  const Stream stream(target);
+  const Counting counting(target, out, ignore_index);
+  const Histogram& h = counting.histogram;
+  const bool bytes = predicted == Int::u8 && h.target_type == Int::u8 &&
+                     (uintptr_t(p.data_ptr()) | uintptr_t(h.target)) % kLabels == 0;
+  const int64_t blocks = (p.numel() + kCountThreads * kLabels - 1) / (kCountThreads * kLabels);
+  stream.launch(count_pairs, std::min(blocks, kCountBlocks), kCountThreads, counting.dynamic_bytes(), h,
+                (const void*)p.data_ptr(), predicted, p.numel(), bytes);
+  counting.add_to(out, stream, &p, predicted);
+}
+
+void upsample_confusion_matrix(const Tensor& logits, const Tensor& target, Tensor out, int64_t ignore_index,
+                               bool align_corners) {
+  check_matrix(target, out);
+  const int64_t height = target.size(1), width = target.size(2);
+  const Float type = check_maps(kOp, "prediction", logits, height, width);
+  FASTSEG_CHECK(logits.size(0) == target.size(0) && logits.size(1) == out.size(0), kOp, "prediction", "be [",
+                target.size(0), ", ", out.size(0), ", h, w], got ", logits.size(0), " x ", logits.size(1));
+  took("upsample_confusion_matrix");
+  if (target.numel() == 0) return;
+  const Stream stream(logits);
+  const Counting counting(target, out, ignore_index);
+  by_storage(type, [&](auto zero) {
+    using S = decltype(zero);
+    const Argmax<S> p = argmax_of<S>(logits, height, width, align_corners);
+    stream.launch(argmax<S, Histogram>, std::min(p.cells.tasks(), kCountBlocks), kThreads, counting.dynamic_bytes(), p,
+                  counting.histogram);
+  });
+  counting.add_to(out, stream);
+}
+
+}  // namespace
+}  // namespace fastseg
+
+STABLE_TORCH_LIBRARY_IMPL(fastseg, FASTSEG_DEVICE, m) {
+  m.impl("confusion_matrix", TORCH_BOX(&fastseg::confusion_matrix));
+  m.impl("upsample_confusion_matrix", TORCH_BOX(&fastseg::upsample_confusion_matrix));
+}
