@@ -14,7 +14,7 @@ def combinations() -> Iterator[object]:
     combination; the others every instruction set in float32."""
     best = testing.best_isa()
     for case in testing.find_cases():
-        layouts = testing.LAYOUTS if {"smoke", "odd"} & case.tags else testing.LAYOUTS[:1]
+        layouts = testing.layouts_of(case)
         for dtype in case.dtypes if len(layouts) > 1 else case.dtypes[:1]:
             for layout in layouts:
                 plain = dtype == case.dtypes[0] and layout == "contiguous" and "bench" not in case.tags

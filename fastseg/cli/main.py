@@ -14,6 +14,7 @@ from fastseg.cli.errors import reason
 from fastseg.cli.eval import evaluate
 from fastseg.cli.profile import profile
 from fastseg.cli.segment import segment
+from fastseg.cli.selftest import selftest
 from fastseg.cli.train import train
 
 
@@ -54,6 +55,7 @@ app.command("demo")(demo)
 app.command("segment")(segment)
 app.command("doctor")(doctor)
 app.command("profile")(profile)
+app.command("selftest")(selftest)
 app.command("bench")(bench)
 app.command("train")(train)
 app.command("eval")(evaluate)

@@ -16,5 +16,10 @@ def megabytes(count: float) -> str:
     return _digits(count / 1e6)
 
 
+def milliseconds(value: float) -> str:
+    """Three decimals below a millisecond, where GPUs are, and two above."""
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}"
+
+
 def _digits(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"

@@ -45,7 +45,8 @@ def timing_of(seconds: Sequence[float]) -> Timing:
     return Timing(1e3 * statistics.median(seconds), 1e3 * fifths[0], 1e3 * fifths[3], len(seconds))
 
 
-def _timed(function: Callable[[], Any]) -> float:
+def wall_clock(function: Callable[[], Any]) -> float:
+    """Seconds that a call takes on the CPU."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
@@ -58,14 +59,16 @@ def interleaved(
     min_rounds: int = 7,
     max_rounds: int = 101,
     warmup: int = 2,
+    clock: Callable[[Callable[[], Any]], float] = wall_clock,
 ) -> dict[str, Timing]:
     """Time contenders in turns, A B C A B C, so that drift of the machine meets all of them.
 
     Args:
-        contenders: functions without arguments, by name. Only CPU work is timed: nothing is synchronised.
+        contenders: functions without arguments, by name.
         seconds: about how long the rounds may take together.
         min_rounds, max_rounds: bounds on the number of rounds, whatever `seconds` says.
         warmup: calls of each before the first round; compilation and first-touch page faults fall there.
+        clock: seconds that a call takes; the default synchronises nothing, so it is for CPU work.
     """
     for function in contenders.values():
         for _ in range(warmup):
@@ -76,7 +79,7 @@ def interleaved(
         if done >= min_rounds and time.perf_counter() - start > seconds:
             break
         for name, function in contenders.items():
-            samples[name].append(_timed(function))
+            samples[name].append(clock(function))
     return {name: timing_of(taken) for name, taken in samples.items()}
 
 

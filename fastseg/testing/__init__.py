@@ -13,7 +13,7 @@ from .check import SEED, Run, assert_paths, assert_same, inputs_of, judge, run
 from .isa import best_isa, expected_path, isas, use_isa
 from .layouts import LAYOUTS, with_layout
 from .record import recorded_calls
-from .selftest import Outcome, selftest
+from .selftest import Outcome, layouts_of, selftest
 
 __all__ = [
     "FLOATS",
@@ -37,6 +37,7 @@ __all__ = [
     "inputs_of",
     "isas",
     "judge",
+    "layouts_of",
     "recorded_calls",
     "run",
     "selftest",

@@ -1,42 +1,32 @@
 """Measure one row of the table against its rivals, after the row has been proved right."""
 
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from .. import _registry
 from ..profiler import measure
 from . import tolerances
+from .bed import Bed, cpu_bed
 from .case import Case
-from .check import assert_paths, judge, run
+from .check import judge, run
 from .contenders import OURS, contender, contender_names
-from .isa import best_isa, expected_path, use_isa
-
-Row = dict[str, Any]
-ROOT = Path(__file__).parents[2]
-
-
-def commit() -> tuple[str, bool]:
-    """Commit of the checkout and whether it is dirty (results and the table made of them aside)."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    own = (":!benchmarks/results", ":!README.md", ":!docs")
-    return git("rev-parse", "--short=12", "HEAD") or "none", bool(git("status", "--porcelain", "--", ".", *own))
+from .isa import best_isa, use_isa
+from .results import Row, commit
+from .selftest import strays
 
 
-def gate(case: Case, dtype: torch.dtype, layout: str) -> None:
+def gate(case: Case, dtype: torch.dtype, layout: str, bed: Bed) -> None:
     """Raise AssertionError unless our result is right and came from where it should."""
-    got = run(case, dtype, layout)
+    got = run(case, dtype, layout, bed.device)
     judge(case, dtype, got)
-    assert_paths(got, expected_path(best_isa()))
+    wrong = strays(got.paths, bed.path)
+    if wrong or not got.paths:
+        raise AssertionError(wrong or "took no path at all")
 
 
 def assert_same_job(ours: Any, other: Any, name: str) -> None:
@@ -55,9 +45,9 @@ def measure_row(
     case: Case,
     mode: str = "forward",
     *,
+    bed: Bed | None = None,
     dtype: torch.dtype = torch.float32,
     layout: str = "contiguous",
-    threads: int = 2,
     seconds: float = 6.0,
     compiled: bool = True,
     peaks: Sequence[str] = (OURS, "eager"),
@@ -67,66 +57,68 @@ def measure_row(
     Args:
         case: the row of the table.
         mode: `forward`, `backward` or `both`.
-        dtype, layout, threads: of the call.
+        bed: the device; None takes the CPU with two threads.
+        dtype, layout: of the call.
         seconds: of measuring, about; slow rivals take longer for their seven rounds.
         compiled: whether torch.compile competes; it costs its compilation.
-        peaks: contenders whose peak memory is measured, each in a process of its own.
+        peaks: contenders whose peak memory is measured, each by itself.
 
     Returns:
         One row for each contender, ours first. `bytes` and `flops` are what the operation needs at least, and
-        `share_of_ceiling` is the time that they need on this machine over the time taken.
+        `share_of_ceiling` is the time that they need on this device over the time taken.
     """
+    bed = bed or cpu_bed()
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(bed.threads)
     try:
         with use_isa(best_isa()):
-            gate(case, dtype, layout)
+            gate(case, dtype, layout, bed)
             names = contender_names(case.op, compiled=compiled)
-            contenders = {name: contender(case, name, mode, dtype, layout) for name in names}
-            with FlopCounterMode(display=False) as counter:
+            contenders = {name: contender(case, name, mode, dtype, layout, bed.device) for name in names}
+            with FlopCounterMode(display=False) as counter, _registry.trace() as paths:
                 result = contenders[OURS].call()
             for name, other in contenders.items():
                 assert_same_job(result, other.call(), name)
-            timings = measure.interleaved({n: c.call for n, c in contenders.items()}, seconds=seconds)
+            calls = {name: one.call for name, one in contenders.items()}
+            timings = measure.interleaved(calls, seconds=seconds, warmup=bed.warmup, clock=bed.clock)
+            facts = bed.facts()
+            number = str(dtype).removeprefix("torch.")
+            peak = {n: bed.peak(calls[n], (case.op, case.id, n, mode, number, layout)) for n in names if n in peaks}
     finally:
         torch.set_num_threads(before)
     flops, moved = counter.get_total_flops(), contenders[OURS].bytes
-    ceilings = measure.ceilings(threads)
+    ceilings = bed.ceilings(dtype)
+    taken = "+".join(dict.fromkeys(path.split(":")[1] for path in paths))
     revision, dirty = commit()
-    capability = torch.backends.cpu.get_cpu_capability().lower()
-    prepared = "fastseg.testing.contenders:prepared"
-    rows = []
-    for name, timing in timings.items():
-        arguments = (case.op, case.id, name, mode, str(dtype).removeprefix("torch."), layout)
-        peak = measure.peak_bytes(prepared, *arguments, threads=threads) / 2**20 if name in peaks else None
-        floor = ceilings.shortest_ms(moved, flops) / timing.ms if ceilings else None
-        rows.append(
-            {
-                "op": case.op,
-                "case": case.id,
-                "mode": mode,
-                "backend": name,
-                "path": expected_path(best_isa()) if name == OURS else "inductor" if "compile" in name else "aten",
-                "isa": best_isa() if name == OURS else capability,
-                "threads": threads,
-                "dtype": str(dtype).removeprefix("torch."),
-                "layout": layout,
-                "ms": round(timing.ms, 4),
-                "ms20": round(timing.ms20, 4),
-                "ms80": round(timing.ms80, 4),
-                "bytes": moved,
-                "flops": flops,
-                "gbps": round(moved / timing.ms / 1e6, 3),
-                "share_of_ceiling": None if floor is None else round(floor, 4),
-                "peak_mib": None if peak is None else round(peak, 2),
-                "cpu": measure.machine(),
-                "torch": str(torch.__version__),
-                "commit": revision,
-                "dirty": dirty,
-                "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            }
-        )
-    return rows
+    prediction = bed.predict(case, mode, dtype)
+    return [
+        {
+            "op": case.op,
+            "case": case.id,
+            "mode": mode,
+            "backend": name,
+            "path": taken if name == OURS else "inductor" if "compile" in name else "aten",
+            "isa": bed.isas[name != OURS],
+            "threads": bed.threads,
+            "dtype": number,
+            "layout": layout,
+            "ms": round(timing.ms, 4),
+            "ms20": round(timing.ms20, 4),
+            "ms80": round(timing.ms80, 4),
+            "bytes": moved,
+            "flops": flops,
+            "gbps": round(moved / timing.ms / 1e6, 3),
+            "share_of_ceiling": round(ceilings.shortest_ms(moved, flops) / timing.ms, 4) if ceilings else None,
+            "peak_mib": round(peak[name] / 2**20, 2) if name in peak else None,
+            **(prediction if name == OURS else dict.fromkeys(prediction)),
+            **facts,
+            "torch": str(torch.__version__),
+            "commit": revision,
+            "dirty": dirty,
+            "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        for name, timing in timings.items()
+    ]
 
 
 def best_rival(rows: Sequence[Row]) -> Row:

@@ -58,7 +58,7 @@ def _function(op: str, name: str) -> Callable[..., Any]:
     return next(table.LIBRARIES[op][name] for table in _tables() if name in table.LIBRARIES.get(op, {}))
 
 
-def contender(case: Case, name: str, mode: str, dtype: torch.dtype, layout: str) -> Contender:
+def contender(case: Case, name: str, mode: str, dtype: torch.dtype, layout: str, device: str = "cpu") -> Contender:
     """Prepare one contender.
 
     Args:
@@ -66,12 +66,12 @@ def contender(case: Case, name: str, mode: str, dtype: torch.dtype, layout: str)
         name: one of `contender_names`. A rival gets its layout (`eager` NCHW, `eager channels_last` that), and labels
             as int64, outside the timing.
         mode: `forward` (inference mode), `backward` (the gradient alone) or `both`.
-        dtype, layout: of the inputs.
+        dtype, layout, device: of the inputs.
     """
     if mode not in MODES:
         raise ValueError(f"fastseg::contender: mode must be one of {', '.join(MODES)}, got {mode!r}")
     own = {"eager": "contiguous", "eager channels_last": "channels_last"}.get(name, layout)
-    args, kwargs = inputs_of(case, dtype, own)
+    args, kwargs = inputs_of(case, dtype, own, device)
     if name != OURS:
         args = tuple(a.long() if isinstance(a, Tensor) and not a.is_floating_point() else a for a in args)
     function = _function(case.op, name)
@@ -91,7 +91,7 @@ def contender(case: Case, name: str, mode: str, dtype: torch.dtype, layout: str)
     with torch._functorch.config.patch(donated_buffer=False):
         torch.compiler.reset()
         out = function(*args, **kwargs)
-    upstream = with_layout(torch.randn(out.shape, generator=generator(SEED + 1)).to(dtype), own)
+    upstream = with_layout(torch.randn(out.shape, generator=generator(SEED + 1)).to(out), own)
     moved = _bytes([*tensors, upstream], inputs)
     if mode == "both":
         return Contender(
