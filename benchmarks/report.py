@@ -23,8 +23,9 @@ Row = dict[str, Any]
 
 
 def load(results: Path = RESULTS) -> list[Row]:
-    """All recorded rows."""
-    return [json.loads(line) for path in sorted(results.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    """The rows that were timed on a CPU; those of a GPU name their device."""
+    rows = (json.loads(line) for path in sorted(results.glob("*.jsonl")) for line in path.read_text().splitlines())
+    return [row for row in rows if "ms" in row and "device" not in row]
 
 
 def contests(rows: Sequence[Row]) -> list[list[Row]]:

@@ -1,6 +1,7 @@
 """The report of the benchmarks says what the rows say: goals met and missed, peak memory, and what was not measured."""
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ def test_all_is_well(report: Any, rows: list[Row]) -> None:
     assert report.missing(rows) == [] and report.missed(rows) == "Every speed goal is met.\n"
     assert report.memory(rows).count("| 200.0 | 2.0 | 1.0 % | 5 %: met |") == 6
     assert "missed" not in report.report((ROOT / "README.md").read_text(), rows).split("bench:begin")[1]
+
+
+def test_rows_of_a_gpu_and_of_no_device_are_left_out(report: Any, rows: list[Row], tmp_path: Path) -> None:
+    gpu, counted = {**rows[0], "device": "GPU 1"}, {"kernel": "argmax", "arch": "sm_90", "registers": 32}
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (gpu, *rows, counted)))
+    assert report.load(tmp_path) == rows
 
 
 def test_a_missed_goal_is_listed_with_its_needs_and_reason(report: Any, rows: list[Row]) -> None:
