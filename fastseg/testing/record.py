@@ -21,8 +21,10 @@ class _Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def recorded_calls(case: Case, dtype: torch.dtype, layout: str = "contiguous") -> list[tuple[Any, tuple[Any, ...]]]:
+def recorded_calls(
+    case: Case, dtype: torch.dtype, layout: str = "contiguous", device: str = "cpu"
+) -> list[tuple[Any, tuple[Any, ...]]]:
     """Overloads and arguments of every fastseg op that one row calls."""
     with _Recorder() as recorder:
-        run(case, dtype, layout)
+        run(case, dtype, layout, device)
     return recorder.calls
