@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -60,7 +60,7 @@ def selftest(
         raise typer.Exit(1)
 
 
-def _verdict(found: dict) -> str:
+def _verdict(found: dict[str, Any]) -> str:
     counts = found["counts"]
     where = found["gpu"]["name"] if "gpu" in found else found["machine"]
     said = f"{counts['run'] - counts['failed'] - counts['without_kernel']} of {counts['planned']} right on {where}"

@@ -100,10 +100,10 @@ def contender(case: Case, name: str, mode: str, dtype: torch.dtype, layout: str,
     return Contender(name, lambda: torch.autograd.grad(out, inputs, upstream, retain_graph=True), moved)
 
 
-def prepared(op: str, id: str, name: str, mode: str, dtype: str, layout: str) -> Callable[[], Any]:
-    """The call of a contender, from plain strings: for `fastseg.profiler.measure.peak_bytes`."""
+def prepared(op: str, id: str, name: str, mode: str, dtype: str, layout: str, device: str = "cpu") -> Callable[[], Any]:
+    """The call of a contender, from plain strings: for `fastseg.profiler.measure.peak_bytes`, and for profilers."""
     case = next(c for c in find_cases(op) if c.id == id)
-    return contender(case, name, mode, getattr(torch, dtype), layout).call
+    return contender(case, name, mode, getattr(torch, dtype), layout, device).call
 
 
 def _bytes(read: list[Tensor], written: Any) -> int:

@@ -163,6 +163,18 @@ def test_a_gpu_that_no_table_knows_has_no_prediction(run: Run, with_gpu: Bed, mo
     assert "predict none: GPU 1 is not in the table of devices\n" in said and " 25.0" not in said
 
 
+def test_what_the_table_of_devices_says() -> None:
+    pytest.importorskip("fastseg.testing.ladder.prediction")
+    assert beds.stated("No such GPU", torch.float32) is None
+    assert beds.predicted("No such GPU", CASE, "forward", torch.float32) == {"predicted_ms": None, "bound": None}
+    name = "NVIDIA H100 80GB HBM3"
+    single, double = beds.stated(name, torch.float32), beds.stated(name, torch.float64)
+    assert single and double and single.bytes_per_second == double.bytes_per_second > 3e12
+    assert 5e13 < single.flops_per_second == 2 * double.flops_per_second
+    found = beds.predicted(name, CASE, "forward", torch.float32)
+    assert found["predicted_ms"] > 0 and found["bound"] in ("memory", "compute")
+
+
 def test_submitted_rows_are_appended_once(run: Run, with_gpu: Bed, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     run(*BENCH, "--submit", file)
