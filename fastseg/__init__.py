@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import ops
 from ._config import backend
-from ._registry import Description, describe, trace
+from ._describe import Description, describe
+from ._trace import trace
 
 if TYPE_CHECKING:
     from .models import create_model, list_models

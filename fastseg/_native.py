@@ -6,22 +6,39 @@ from pathlib import Path
 
 import torch
 
+from . import _triton
+
 LIBRARY = Path(os.environ.get("FASTSEG_LIBRARY") or Path(__file__).parent / "lib" / "libfastseg_cpu.so")
+CUDA_LIBRARY = Path(__file__).parent / "lib" / "libfastseg_cuda.so"
 _BUILD = "in a checkout, FASTSEG_NATIVE=1 pip install --no-build-isolation ."
 
 
 def _load() -> str:
     """Load the CPU library; return the reason where that is impossible."""
-    if not LIBRARY.exists():
-        return f"{LIBRARY.name} was not built ({_BUILD} shows why)"
+    if _triton.interpreted:
+        return "TRITON_INTERPRET is set, so the Triton kernels take its place"
+    return _load_file(LIBRARY, "_cpu_isa")
+
+
+def _load_cuda() -> str:
+    """Load the CUDA library; return the reason where that is impossible."""
+    if torch.version.cuda is None:
+        return "torch is built without CUDA"
+    return _load_file(CUDA_LIBRARY, "_cuda_trace_stop")
+
+
+def _load_file(library: Path, function: str) -> str:
+    """Load a library that has to define this function without arguments; return the reason where it cannot be."""
+    if not library.exists():
+        return f"{library.name} was not built ({_BUILD} shows why)"
     try:
-        _check_length(LIBRARY)
-        torch.ops.load_library(str(LIBRARY))
-        torch.ops.fastseg._cpu_isa()
+        _check_length(library)
+        torch.ops.load_library(str(library))
+        getattr(torch.ops.fastseg, function)()
     except (OSError, RuntimeError, AttributeError) as error:
         # torch says that it failed, the loader why, after a path that is known.
-        reason = str(error.__cause__ or error).removeprefix(f"{os.path.realpath(LIBRARY)}: ")
-        return f"{LIBRARY.name} cannot be loaded: {reason} ({_BUILD} builds it anew)"
+        reason = str(error.__cause__ or error).removeprefix(f"{os.path.realpath(library)}: ")
+        return f"{library.name} cannot be loaded: {reason} ({_BUILD} builds it anew)"
     return ""
 
 
@@ -50,6 +67,8 @@ def _choose_isa() -> str:
 
 why_not = _load()
 loaded = not why_not
+cuda_why_not = _load_cuda()
+cuda_loaded = not cuda_why_not
 isa_fault = _choose_isa()
 
 

@@ -1,25 +1,23 @@
 """declare(): everything PyTorch has to know about one op, in one call."""
 
-import inspect
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from . import _config, _native
+from . import _config, _native, _triton
+from ._trace import took
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 # The same ops twice, under the same rules: fastseg with kernels where there are any, fastseg_reference without.
 _libraries = {name: torch.library.Library(name, "FRAGMENT") for name in ("fastseg", "fastseg_reference")}
-_traces: list[list[str]] = []
 _warned: set[str] = set()
 
 
@@ -27,7 +25,8 @@ _warned: set[str] = set()
 class Op:
     """One declared op: the overloads PyTorch dispatches, its reference, and what its native kernels take.
 
-    `overload` takes a kernel where there is one, `slow` never does; `reference` is the function behind `slow`.
+    `overload` takes a kernel where there is one, `slow` never does; `reference` is the function behind `slow`. `triton`
+    is the stem of its Triton kernel, if that is what runs on a GPU.
     """
 
     name: str
@@ -35,16 +34,7 @@ class Op:
     slow: Any
     reference: Callable[..., Any]
     dtypes: tuple[torch.dtype, ...]
-
-
-@dataclass(frozen=True)
-class Description:
-    """What would run: `op` as `trace` names it, its `path` (`cpu/avx512`, `reference`, ...; `none` where the call would
-    raise) and, for every other backend, why it would not."""
-
-    op: str
-    path: str
-    reasons: dict[str, list[str]]
+    triton: str | None
 
 
 OPS: dict[str, Op] = {}
@@ -61,6 +51,7 @@ def declare(
     autocast: torch.dtype | None = None,
     per_sample: bool = False,
     flops: Callable[..., int] | None = None,
+    triton: str | None = None,
 ) -> None:
     """Declare one op: schema, fallback, fake, autograd, autocast, vmap and FLOP formula.
 
@@ -75,17 +66,24 @@ def declare(
         per_sample: dimension 0 of the tensors is a batch of independent samples, so vmap folds into it; otherwise vmap
             runs one call per entry.
         flops: floating-point operations from the shapes of the arguments, for `torch.utils.flop_counter`.
+        triton: stem of the Triton kernel where that is what runs on a GPU: `fastseg.kernels.<stem>.launch_<name>`, with
+            the arguments of the schema.
     """
     name = schema.split("(", 1)[0]
 
     def fallback(*args: Any) -> Any:
-        _took(f"{name}:reference")
+        took(f"{name}:reference")
         return reference(*args)
+
+    def missing(*args: Any) -> Any:
+        # A backward whose forward has a kernel comes here without `call`.
+        _warn_once(OPS[name], args[0])
+        return fallback(*args)
 
     def register(namespace: str, library: torch.library.Library) -> Any:
         qualified, ops = f"{namespace}::{name}", getattr(torch.ops, namespace)
         library.define(schema)
-        library.impl(name, fallback, "CompositeExplicitAutograd")
+        library.impl(name, missing if namespace == "fastseg" else fallback, "CompositeExplicitAutograd")
         torch.library.register_fake(qualified, fake, lib=library)
         overload = getattr(ops, name).default
         if backward is not None:
@@ -100,7 +98,15 @@ def declare(
         return overload
 
     overload, slow = (register(namespace, library) for namespace, library in _libraries.items())
-    OPS[name] = Op(name, overload, slow, reference, dtypes)
+    OPS[name] = Op(name, overload, slow, reference, dtypes, triton)
+    if triton and not _triton.why_not:
+        launch = _triton.launcher(name, triton)
+
+        def kernel(*args: Any) -> Any:
+            took(f"{name}:{_triton.path}")
+            return launch(*args)
+
+        _libraries["fastseg"].impl(name, kernel, _triton.device.upper())
 
 
 def not_differentiable(name: str) -> dict[str, Any]:
@@ -115,7 +121,7 @@ def not_differentiable(name: str) -> dict[str, Any]:
 def call(name: str, first: Tensor, *args: Any) -> Any:
     """Run an op where `current_backend()` wants it, or raise with every reason why it cannot run there."""
     op = OPS[name]
-    wanted = _wanted()
+    wanted = wanted_backend()
     if wanted == "reference" or (wanted == "auto" and supports(op, first, "native")):
         if wanted == "auto":
             _warn_once(op, first)
@@ -127,7 +133,7 @@ def call(name: str, first: Tensor, *args: Any) -> Any:
     return op.overload(first, *args)
 
 
-def _wanted() -> str:
+def wanted_backend() -> str:
     """The backend asked for; a variable that cannot be followed raises."""
     wanted = _config.current_backend()
     if wanted != "reference" and _native.isa_fault:
@@ -142,111 +148,42 @@ def supports(op: Op, tensor: Tensor, backend: str) -> list[str]:
     reasons = []
     if tensor.dtype not in op.dtypes:
         reasons.append(f"the {backend} kernels take {', '.join(map(str, op.dtypes))}, not {tensor.dtype}")
-    if backend in ("triton", "cuda"):
-        reasons.append(f"{op.name} has no {backend} kernel")
-    elif tensor.device.type == "cpu":
-        if not _native.loaded:
-            reasons.append(_native.why_not)
-    elif tensor.device.type != "meta":
-        reasons.append(f"{op.name} has no compiled kernel for device {tensor.device.type}")
-    return reasons
+    device = tensor.device.type
+    wanted = champion(op, device) if backend == "native" else backend
+    return [*reasons, *filter(None, [_absence(op, wanted, device)])]
 
 
-def describe(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Description:
-    """Say what would run for these arguments, and why not the others.
-
-    Args:
-        op: the function (`fastseg.ops.upsample_argmax`) or its name, or that of an op in a trace.
-        *args, **kwargs: the arguments of the call, and what the call refuses is refused here too; with fewer than a
-            call takes, the first tensor decides.
-
-    Example:
-        >>> fastseg.describe("upsample_argmax", torch.zeros(1, 19, 8, 8), (32, 32)).path
-        'cpu/avx512'
-    """
-    name = op if isinstance(op, str) else getattr(op, "__name__", repr(op))
-    if name not in OPS:
-        raise ValueError(f"fastseg::describe: op must be one of {', '.join(sorted(OPS))}, got {name!r}")
-    wanted = _wanted()
-    reached, tensor = _reached(name, args, kwargs)
-    reasons = {b: supports(reached, tensor, b) for b in _config.BACKENDS if b not in ("auto", "reference")}
-    chosen = wanted if wanted != "auto" else ("reference" if reasons["native"] else "native")
-    if chosen == "native" and tensor.device.type == "cpu" and not reasons["native"]:
-        path = f"cpu/{_native.cpu_isa()}"
-    else:
-        path = "none" if reasons.get(chosen) or tensor.dtype not in reached.dtypes else chosen
-    return Description(reached.name, path, {b: r for b, r in reasons.items() if r})
+def champion(op: Op, device: str) -> str:
+    """What `native` means for an op on a device: `cpu`, `cuda`, `triton`, or the name of another device."""
+    return "triton" if op.triton and device == _triton.device else device
 
 
-class _Reached(Exception):
-    """Carries an op and its first tensor out of a door."""
+def _absence(op: Op, kernels: str, device: str) -> str:
+    """Why there are no such kernels of an op for tensors on a device, or nothing."""
+    if kernels == "cpu":
+        return _native.why_not
+    if kernels not in ("triton", "cuda"):
+        return "" if kernels == "meta" else f"{op.name} has no compiled kernel for device {kernels}"
+    if (kernels == "triton") != bool(op.triton):
+        return f"{op.name} has no {kernels} kernel"
+    if missing := _triton.why_not if op.triton else _native.cuda_why_not:
+        return missing
+    if kernels == "cuda" and not has_kernel(op.name, "CUDA"):
+        return f"{op.name} has no cuda kernel"
+    where = _triton.device if op.triton else "cuda"
+    return "" if device == where else f"{kernels} kernels take {where} tensors here, not {device}"
 
 
-def _reached(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """The op that the function of this name calls with these arguments, and its first tensor; it does not run."""
-    from . import ops  # which imports this module
-
-    def stop(name: str, first: Tensor, *_: Any) -> None:
-        raise _Reached(OPS[name], first)
-
-    given: Iterable[Any] = (*args, *kwargs.values())
-    if door := getattr(ops, name, None):
-        signature = inspect.signature(door)
-        bound = signature.bind_partial(*args, **kwargs).arguments
-        if all(key in bound or p.default is not p.empty for key, p in signature.parameters.items()):
-            # The door with another `call`, so that it checks its arguments and chooses its op as ever.
-            asked = FunctionType(door.__code__, {**door.__globals__, "call": stop}, name, door.__defaults__)
-            asked.__kwdefaults__ = door.__kwdefaults__
-            try:
-                asked(*args, **kwargs)
-            except _Reached as reached:
-                return reached.args
-        given = bound.values()
-    default = torch.empty(0, dtype=OPS[name].dtypes[0])
-    return OPS[name], next((a for a in given if isinstance(a, Tensor)), default)
-
-
-class trace:
-    """Collect the path of every op run in a `with` block, as `op:path` strings, those of inner blocks too.
-
-    Example:
-        >>> with trace() as paths:
-        ...     fastseg.ops.upsample_argmax(logits, (512, 512))
-        >>> paths
-        ['upsample_argmax:cpu/avx512']
-    """
-
-    def __enter__(self) -> list[str]:
-        _collect()
-        _traces.append([])
-        if _native.loaded:
-            torch.ops.fastseg._trace_start()
-        return _traces[-1]
-
-    def __exit__(self, *_: object) -> None:
-        _collect()
-        _traces.pop()
-        if _native.loaded and _traces:
-            torch.ops.fastseg._trace_start()
-
-
-def _collect() -> None:
-    """Hand what the kernels noted to every open trace."""
-    if _native.loaded and _traces:
-        for path in filter(None, torch.ops.fastseg._trace_stop().split("\n")):
-            _took(path)
-
-
-def _took(path: str) -> None:
-    for paths in _traces:
-        paths.append(path)
+def has_kernel(name: str, key: str) -> bool:
+    """Whether the dispatcher has a kernel of this op for this key, `CPU` or `CUDA`, apart from the reference."""
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"fastseg::{name}", key))
 
 
 def _warn_once(op: Op, tensor: Tensor) -> None:
     if torch.compiler.is_compiling():
         return
     reason = "; ".join(supports(op, tensor, "native"))
-    if reason not in _warned:
+    if reason and reason not in _warned:
         _warned.add(reason)
         warnings.warn(f"fastseg::{op.name} runs its slow reference: {reason}", RuntimeWarning, stacklevel=4)
 

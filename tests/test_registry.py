@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import fastseg
-from fastseg import _native, _registry, ops, testing
+from fastseg import _native, _registry, _triton, ops, testing
 
 ROOT = Path(__file__).parents[1]
 X = torch.randn(1, 3, 4, 5)
+needs_triton = pytest.mark.skipif(bool(_triton.why_not), reason="asks for Triton: " + _triton.why_not)
 needs_native = pytest.mark.skipif(not _native.loaded, reason="asks for the library: " + _native.why_not)
 
 
@@ -230,7 +231,95 @@ def test_with_the_library_no_warning() -> None:
 
 
 def test_importing_the_package_imports_no_triton() -> None:
-    assert python("import sys, fastseg; sys.exit('triton' in sys.modules)").returncode == 0
+    code = (
+        "import sys, torch.utils.flop_counter\n"  # imports triton where it is, as whoever counts FLOPs does
+        "for name in [name for name in sys.modules if name.split('.')[0] == 'triton']: del sys.modules[name]\n"
+        "import fastseg\n"
+        "sys.exit(bool({'triton', 'fastseg.kernels'} & set(sys.modules)))\n"
+    )
+    assert python(code).returncode == 0
+
+
+@pytest.mark.parametrize("interpret", ["0", "1"])
+def test_without_triton_its_ops_have_none_and_say_so(interpret: str) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['triton'] = None\n"
+        "import torch, fastseg\n"
+        "from fastseg import _native, _registry\n"
+        "op, key = _registry.OPS['upsample_bilinear'], 'CUDA'\n"
+        "assert not _registry.has_kernel(op.name, key)\n"
+        "print(_native.why_not)\n"
+        "print(*_registry.supports(op, torch.empty(0), 'triton'))\n"
+    )
+    done = python(code, TRITON_INTERPRET=interpret)
+    assert done.returncode == 0, done.stderr
+    why_not, reason = done.stdout.splitlines()
+    assert (why_not, reason) == (_native.why_not, "triton is not installed")
+
+
+ON_CUDA = [
+    ("upsample_bilinear", "triton", ["", "", "upsample_bilinear has no cuda kernel"]),
+    ("upsample_bilinear_backward", "cuda", ["{absent}", "upsample_bilinear_backward has no triton kernel", "{absent}"]),
+]
+
+
+class OnCuda:
+    """As much of a CUDA tensor as the choice of a backend looks at."""
+
+    dtype, device = torch.float32, torch.device("cuda")
+
+
+@needs_triton
+@pytest.mark.parametrize("name, path, reasons", ON_CUDA, ids=[row[0] for row in ON_CUDA])
+def test_what_cuda_tensors_run_on(name: str, path: str, reasons: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    op, backends = _registry.OPS[name], ("native", "triton", "cuda")
+    assert _registry.champion(op, "cuda") == path
+
+    def told() -> list[str]:
+        return ["; ".join(_registry.supports(op, OnCuda(), b)) for b in backends]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_native, "cuda_why_not", "libfastseg_cuda.so was not built")
+    assert told() == [reason.format(absent="libfastseg_cuda.so was not built") for reason in reasons]
+    monkeypatch.setattr(_native, "cuda_why_not", "")
+    assert told() == [reason.format(absent=f"{name} has no cuda kernel") for reason in reasons]
+    monkeypatch.setattr(_registry, "has_kernel", lambda name, key: key == "CUDA")
+    assert told() == [reason.format(absent="") for reason in reasons]
+
+
+@needs_triton
+def test_the_interpreter_takes_the_place_of_the_library() -> None:
+    code = (
+        "import torch, warnings, fastseg\n"
+        "from fastseg import _native, ops\n"
+        "x = torch.randn(1, 3, 4, 5, requires_grad=True)\n"
+        "def path(backend, op):\n"
+        "    with fastseg.backend(backend), fastseg.trace() as taken: op(x, (8, 10))\n"
+        "    return taken\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    print(path('auto', ops.upsample_bilinear), path('triton', ops.upsample_threshold), not caught)\n"
+        "    print(path('auto', ops.upsample_softmax), path('reference', ops.upsample_bilinear), len(caught))\n"
+        "    ops.upsample_bilinear(x, (8, 10)).sum().backward()\n"
+        "print(fastseg.describe('upsample_bilinear', x, (8, 10)).path, _native.why_not)\n"
+    )
+    done = python(code, TRITON_INTERPRET="1")
+    assert done.returncode == 0, done.stderr
+    kernels, references, told = done.stdout.splitlines()
+    assert kernels == "['upsample_bilinear:triton/interpreter'] ['upsample_threshold:triton/interpreter'] True"
+    assert references == "['upsample_softmax:reference'] ['upsample_bilinear:reference'] 1"
+    assert told == "triton/interpreter TRITON_INTERPRET is set, so the Triton kernels take its place"
+
+
+def test_a_damaged_cuda_library_is_told_where_torch_has_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "libfastseg_cuda.so"
+    monkeypatch.setattr(_native, "CUDA_LIBRARY", library)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    assert _native._load_cuda().startswith("libfastseg_cuda.so was not built")
+    library.write_bytes(b"no library\n" * 100)
+    assert _native._load_cuda().startswith("libfastseg_cuda.so cannot be loaded: invalid ELF header")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert _native._load_cuda() == "torch is built without CUDA"
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])

@@ -63,7 +63,8 @@ def examine() -> dict[str, Any]:
 
     import fastseg
     from fastseg import _native
-    from fastseg._registry import OPS, describe
+    from fastseg._describe import describe
+    from fastseg._registry import OPS, has_kernel
 
     backend, faults = _choice()
     ops = {}
@@ -72,7 +73,7 @@ def examine() -> dict[str, Any]:
         with fastseg.backend("reference") if faults else nullcontext():
             told = describe(name, torch.empty(0, dtype=op.dtypes[0]))
         path, reasons = "none" if faults else told.path, told.reasons
-        if path.startswith("cpu/") and not torch._C._dispatch_has_kernel_for_dispatch_key(f"fastseg::{name}", "CPU"):
+        if path.startswith("cpu/") and not has_kernel(name, "CPU"):
             path, reasons = "reference", {**reasons, "native": ["the native library has no kernel for it"]}
         ops[name] = {"path": path, "reasons": reasons}
     facts = {
@@ -131,7 +132,8 @@ def _verdict(backend: str, faults: dict[str, str], ops: dict[str, dict[str, Any]
     if backend == "reference":
         return "Right but slow: the reference is asked for (FASTSEG_BACKEND or fastseg.backend)."
     if not _native.loaded:
-        return "Right but slow: every op runs its plain PyTorch reference, because the native library is not loaded."
+        who = "every op runs" if len(slow) == len(ops) else f"{len(slow)} of {len(ops)} ops run"
+        return f"Right but slow: {who} a plain PyTorch reference, because the native library is not loaded."
     if slow:
         return f"Mostly well: {len(slow)} of {len(ops)} ops run their slow reference ({', '.join(slow)})."
     return f"All well: {len(ops)} ops run native kernels on this CPU ({_native.cpu_isa()})."
@@ -149,12 +151,20 @@ def _build() -> dict[str, Any]:
 def _cuda() -> dict[str, Any]:
     import torch
 
+    from fastseg import _native, _triton
+    from fastseg._registry import OPS, has_kernel
+
+    triton = sorted(name for name, op in OPS.items() if op.triton)
+    compiled = sorted(name for name, op in OPS.items() if not op.triton and has_kernel(name, "CUDA"))
+    rest = sorted(OPS.keys() - (set(compiled) if _triton.why_not else {*compiled, *triton}))
     seen = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "torch built for": f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA",
         "driver": _driver(),
         "GPUs torch sees": seen or "none",
-        "fastseg kernels": "none: this release has CPU kernels only, tensors on a GPU run the reference",
+        "Triton kernels": f"none: {_triton.why_not}" if _triton.why_not else triton,
+        "compiled kernels": compiled or f"none: {_native.cuda_why_not}",
+        "by reference": rest or "none",
     }
 
 

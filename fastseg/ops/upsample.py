@@ -163,6 +163,7 @@ def _detached(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
 declare(
     "upsample_bilinear(Tensor x, SymInt height, SymInt width, bool align_corners) -> Tensor",
     reference=reference.upsample_bilinear,
+    triton="upsample",
     fake=lambda x, h, w, align: empty_images(x, (*x.shape[:2], h, w), x.dtype),
     setup_context=_save_size,
     backward=_bilinear_backward,
@@ -220,6 +221,7 @@ declare(
     "upsample_threshold(Tensor mask_logits, SymInt height, SymInt width, float threshold, bool align_corners)"
     " -> Tensor",
     reference=reference.upsample_threshold,
+    triton="upsample",
     fake=lambda x, h, w, threshold, align: empty_images(x, (*x.shape[:2], h, w), torch.bool),
     per_sample=True,
     flops=lambda shape, h, w, *_, **__: 7 * pixels(shape, h, w),

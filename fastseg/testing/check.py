@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .. import _config, _registry, ops
+from .. import _config, _registry, _trace, ops
 from . import asserts
 from .bands import Band
 from .case import Case, Inputs
@@ -93,7 +93,7 @@ def run_inputs(case: Case, inputs: Inputs, dtype: torch.dtype, layout: str = "co
     """Call the op on these inputs and differentiate its first result with a fixed random upstream gradient."""
     args, kwargs = inputs
     args = tuple(a.detach().requires_grad_() if i in case.grad else a for i, a in enumerate(args))
-    with _registry.trace() as paths:
+    with _trace.trace() as paths:
         result = getattr(ops, case.op)(*args, **kwargs)
         outputs: tuple[Tensor, ...] = result if isinstance(result, tuple) else (result,)
         gradients: tuple[Tensor, ...] = ()

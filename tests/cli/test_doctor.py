@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from typer.testing import Result
 
 import fastseg
-from fastseg import _config, _native
+from fastseg import _config, _native, _registry, _triton
 from fastseg._registry import OPS
 
 Run = Callable[..., Result]
@@ -39,8 +40,23 @@ def test_cuda_is_what_torch_sees_and_what_this_release_has(run: Run, monkeypatch
     given = json.loads(run("doctor", "--json").stdout)["facts"]["CUDA"]
     assert (without["torch built for"], without["GPUs torch sees"]) == ("no CUDA", "none")
     assert (given["torch built for"], given["GPUs torch sees"]) == ("CUDA 12.8", ["GPU 0", "GPU 1"])
-    assert given["fastseg kernels"].startswith("none: this release has CPU kernels only")
-    assert not list(_native.LIBRARY.parent.glob("*cuda*")), "this release has more than the doctor says"
+
+
+def test_every_op_is_told_its_kernel_on_cuda(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> tuple[Any, ...]:
+        facts = json.loads(run("doctor", "--json").stdout)["facts"]["CUDA"]
+        return facts["Triton kernels"], facts["compiled kernels"], facts["by reference"]
+
+    triton = sorted(name for name, op in OPS.items() if op.triton)
+    others = sorted(OPS.keys() - set(triton))
+    monkeypatch.setattr(_triton, "why_not", "triton is not installed")
+    monkeypatch.setattr(_native, "cuda_why_not", "it was not built")
+    monkeypatch.setattr(_registry, "has_kernel", lambda name, key: key == "CPU")
+    assert told() == ("none: triton is not installed", "none: it was not built", sorted(OPS))
+    monkeypatch.setattr(_triton, "why_not", "")
+    assert told() == (triton, "none: it was not built", others)
+    monkeypatch.setattr(_registry, "has_kernel", lambda name, key: True)
+    assert told() == (triton, others, "none")
 
 
 def test_reference_backend(run: Run) -> None:
