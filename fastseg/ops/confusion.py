@@ -48,8 +48,9 @@ def confusion_matrix(
     Returns:
         int64 [C, C], rows the target, columns the prediction: `out` where it was given. Counts are exact.
 
-    Gradient: none. Devices: CPU compiled, others through the reference. Errors: a label outside [0, C) that is not
-    ignored raises with the first one and its place, and `out` keeps what it had.
+    Gradient: none. Devices: CPU and CUDA compiled, others through the reference. Errors: a label outside [0, C) that is
+    not ignored raises with the first one and its place, and `out` keeps what it had; on CUDA, which is not waited for,
+    it fills `out` with the largest int64, and raises so under `FASTSEG_CHECK=1`, which waits.
 
     Example:
         >>> matrix = confusion_matrix(torch.randn(1, 19, 128, 256), torch.zeros(1, 1024, 2048, dtype=torch.uint8), 19)

@@ -28,8 +28,8 @@ def upsample_bilinear(x: Tensor, size: Size, *, align_corners: bool = False) -> 
         [N, C, H, W] in the dtype and memory format of `x`. Half precision is computed in float32.
 
     Gradient: exact and differentiable again; gathered per source pixel, so bitwise repeatable. Devices: CPU compiled,
-    others through the reference. Errors: `RuntimeError` / `ValueError` naming the argument for a wrong rank, dtype or
-    size.
+    CUDA by Triton (its gradient compiled), others through the reference. Errors: `RuntimeError` / `ValueError` naming
+    the argument for a wrong rank, dtype or size.
 
     Example:
         >>> upsample_bilinear(torch.randn(1, 19, 128, 256), (1024, 2048)).shape
@@ -65,7 +65,7 @@ def upsample_argmax(
         `return_confidence`, also the probabilities (float64 for float64 logits, float32 otherwise).
 
     Memory: the labels and a bounded scratch; the unfused form needs 4 * C bytes per pixel more. Gradient: none; the
-    confidence is detached, as the labels are. Devices: CPU compiled, others through the reference.
+    confidence is detached, as the labels are. Devices: CPU and CUDA compiled, others through the reference.
 
     Example:
         >>> upsample_argmax(torch.randn(1, 21, 65, 65), (513, 513)).dtype
@@ -96,7 +96,7 @@ def upsample_softmax(logits: Tensor, size: Size, *, align_corners: bool = False)
         [N, C, H, W] in the dtype and memory format of `logits` (float32 under autocast).
 
     Memory: the output alone; the unfused form holds the full-size logits beside it. Gradient: exact, once
-    differentiable. Devices: CPU compiled, others through the reference.
+    differentiable. Devices: CPU and CUDA compiled, others through the reference.
 
     Example:
         >>> upsample_softmax(torch.randn(1, 21, 65, 65), (513, 513)).sum(1).mean()
@@ -122,8 +122,8 @@ def upsample_threshold(
     Returns:
         bool [N, C, H, W] in the memory format of `mask_logits`.
 
-    Memory: one byte per pixel and mask; the unfused form needs four more. Gradient: none. Devices: CPU compiled,
-    others through the reference.
+    Memory: one byte per pixel and mask; the unfused form needs four more. Gradient: none. Devices: CPU compiled, CUDA
+    by Triton, others through the reference.
 
     Example:
         >>> upsample_threshold(torch.randn(1, 100, 160, 160), (640, 640)).dtype
