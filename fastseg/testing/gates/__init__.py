@@ -1,0 +1,1 @@
+"""What each stem promises of the machine code of its GPU kernels: `GATES` of a module named as the stem."""

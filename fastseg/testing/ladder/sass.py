@@ -1,0 +1,137 @@
+"""What the machine code of a kernel says of it, read from cuobjdump."""
+
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .toolchain import find
+
+_USAGE = re.compile(r"^ Function (\S+):\s*\n.*?REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", re.MULTILINE)
+_FUNCTION = re.compile(r"^\s*Function : (\S+)$", re.MULTILINE)
+_OPCODE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
+# Floating-point operations of one instruction in each lane; packed ones do two numbers.
+_FLOPS = {
+    **dict.fromkeys(("FADD", "FMUL", "FMNMX", "FMNMX3", "FSETP", "FSET", "FSEL", "MUFU"), 1),
+    **dict.fromkeys(("DADD", "DMUL", "DSETP"), 1),
+    **dict.fromkeys(("FFMA", "DFMA", "HADD2", "HMUL2", "FADD2", "FMUL2"), 2),
+    **dict.fromkeys(("HFMA2", "FFMA2"), 4),
+}
+_TENSOR = re.compile(r"(?:[HIDBQO]MMA|[HIQB]GMMA|UTC\w*MMA)\b")
+_WIDTHS = {"256": 256, "128": 128, "64": 64, "U16": 16, "S16": 16, "U8": 8, "S8": 8}
+
+
+@dataclass(frozen=True)
+class Code:
+    """One kernel's machine code.
+
+    `shared` and `local` are bytes (static shared memory; stack and local memory), `spills` instructions that touch
+    local memory. `loads` and `stores` count instructions on global memory by their width in bits; copies from global to
+    shared memory are loads. `flops` are the floating-point operations of all its instructions, each taken once.
+    """
+
+    symbol: str
+    registers: int
+    shared: int
+    local: int
+    instructions: int
+    spills: int = 0
+    flops: int = 0
+    barriers: int = 0
+    atomics: int = 0
+    tensor_cores: int = 0
+    loads: dict[int, int] = field(default_factory=dict)
+    stores: dict[int, int] = field(default_factory=dict)
+
+
+def read(cubin: Path) -> list[Code]:
+    """Every kernel of a cubin."""
+    usage = {symbol: tuple(map(int, numbers)) for symbol, *numbers in _USAGE.findall(_dump(cubin, "-res-usage"))}
+    parts = _FUNCTION.split(_dump(cubin, "-sass"))
+    listing = dict(zip(parts[1::2], parts[2::2], strict=True))
+    kernels = []
+    for symbol, (registers, stack, shared, local) in usage.items():
+        opcodes = [opcode for opcode in _OPCODE.findall(listing[symbol]) if opcode != "NOP"]
+        kernels.append(Code(symbol, registers, shared, stack + local, len(opcodes), **_counts(opcodes)))
+    return kernels
+
+
+def _dump(cubin: Path, what: str) -> str:
+    return subprocess.run([find("cuobjdump"), what, str(cubin)], capture_output=True, text=True, check=True).stdout
+
+
+def _counts(opcodes: Iterable[str]) -> dict[str, int | dict[int, int]]:
+    names: Counter[str] = Counter()
+    loads: Counter[int] = Counter()
+    stores: Counter[int] = Counter()
+    flops = tensor_cores = 0
+    for opcode in opcodes:
+        name, *modifiers = opcode.split(".")
+        names[name] += 1
+        flops += _FLOPS.get(name, 0)
+        tensor_cores += bool(_TENSOR.match(name))
+        if name in ("LDG", "LD", "LDGSTS"):
+            loads[_width(modifiers)] += 1
+        elif name in ("STG", "ST"):
+            stores[_width(modifiers)] += 1
+    return {
+        "spills": names["LDL"] + names["STL"],
+        "flops": flops,
+        "barriers": names["BAR"],
+        "atomics": sum(count for name, count in names.items() if name.startswith(("ATOM", "RED")) and name != "REDUX"),
+        "tensor_cores": tensor_cores,
+        "loads": dict(sorted(loads.items(), reverse=True)),
+        "stores": dict(sorted(stores.items(), reverse=True)),
+    }
+
+
+def _width(modifiers: Iterable[str]) -> int:
+    return next((_WIDTHS[modifier] for modifier in modifiers if modifier in _WIDTHS), 32)
+
+
+_TYPES = {
+    "unsigned char": "uint8",
+    "signed char": "int8",
+    "unsigned short": "uint16",
+    "short": "int16",
+    "unsigned int": "uint32",
+    "unsigned long": "uint64",
+    "unsigned long long": "uint64",
+    "long long": "int64",
+    "long": "int64",
+    "int": "int32",
+    "float": "float32",
+    "double": "float64",
+    "__half": "float16",
+    "__nv_bfloat16": "bfloat16",
+}
+
+
+def names(symbols: Iterable[str], stem: str) -> list[str]:
+    """Short names of CUDA kernels: `_Z...` is `upsample/argmax<float32,uint8>`."""
+    listed = list(symbols)
+    told = subprocess.run([find("c++filt")], input="\n".join(listed), capture_output=True, text=True, check=True)
+    return [f"{stem}/{short_name(line)}" for line in told.stdout.splitlines()]
+
+
+def short_name(signature: str) -> str:
+    """A demangled signature without namespaces, parameters and return type; dtypes are spelled as torch does."""
+    text = re.sub(r"\(anonymous namespace\)::", "", signature)
+    text = re.sub(r"\([a-z][\w: ]*\)(?=-?\d)", "", text)  # the type of a number among the template's arguments
+    text = text[: _at_depth_0(text, "(")].removeprefix("void ")
+    open_ = _at_depth_0(text, "<")
+    name = text[:open_].rsplit("::", 1)[-1].removesuffix("_kernel")
+    inner = re.sub(r"\b\w+::", "", text[open_:]).replace(", ", ",")
+    return name + re.sub(r"[\w ]*\w", lambda word: _TYPES.get(word[0].strip(), word[0]), inner).replace(" ", "")
+
+
+def _at_depth_0(text: str, wanted: str) -> int:
+    """Where a character first stands outside angle brackets; the end where it does not."""
+    depth = 0
+    for place, letter in enumerate(text):
+        if letter == wanted and depth == 0:
+            return place
+        depth += (letter == "<") - (letter == ">")
+    return len(text)

@@ -1,0 +1,58 @@
+"""Which sources hold GPU kernels, and a digest of everything that a kernel's source depends on."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+_QUOTED = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+_RELATIVE = re.compile(r"^\s*from \.(\w+) import|^\s*from \. import (\w+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that is compiled: `language` is `cuda` or `triton`, `stem` the family of ops."""
+
+    path: Path
+    language: str
+    stem: str
+
+
+def find_sources(root: Path = ROOT) -> list[Source]:
+    """Every CUDA source in csrc and every Triton module in kernels."""
+    cuda = [Source(path, "cuda", path.parent.name) for path in sorted(root.glob("csrc/*/*cuda.cu"))]
+    modules = (path for path in sorted(root.glob("kernels/*.py")) if not path.name.startswith("_"))
+    return cuda + [Source(path, "triton", path.stem) for path in modules]
+
+
+def files_of(path: Path) -> list[Path]:
+    """A source and every file of ours that it includes or imports, directly or not."""
+    found, waiting = set(), [path.resolve()]
+    while waiting:
+        one = waiting.pop()
+        if one in found:
+            continue
+        found.add(one)
+        text = one.read_text()
+        if one.suffix == ".py":
+            names = (f"{a or b}.py" for a, b in _RELATIVE.findall(text))
+        else:
+            names = iter(_QUOTED.findall(text))
+        waiting += [file.resolve() for name in names for base in _bases(one) if (file := base / name).exists()]
+    return sorted(found)
+
+
+def _bases(path: Path) -> tuple[Path, ...]:
+    """Where an include is looked for: beside the file, and in csrc."""
+    return path.parent, path.parents[1]
+
+
+@cache
+def digest(path: Path) -> str:
+    """SHA-256 over the contents of `files_of(path)`, in order of name."""
+    whole = hashlib.sha256()
+    for file in files_of(path):
+        whole.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return whole.hexdigest()
