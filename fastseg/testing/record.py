@@ -10,7 +10,9 @@ from .case import Case
 from .check import run
 
 
-class _Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):
+    """Keeps the overload and the arguments of every fastseg op that is called under it."""
+
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Any, tuple[Any, ...]]] = []
@@ -25,6 +27,6 @@ def recorded_calls(
     case: Case, dtype: torch.dtype, layout: str = "contiguous", device: str = "cpu"
 ) -> list[tuple[Any, tuple[Any, ...]]]:
     """Overloads and arguments of every fastseg op that one row calls."""
-    with _Recorder() as recorder:
+    with Recorder() as recorder:
         run(case, dtype, layout, device)
     return recorder.calls

@@ -16,7 +16,7 @@ from .toolchain import find
 
 PROCESSES = 2
 # Those of the CMake build; the host's flags make no machine code of the GPU.
-NVCC_FLAGS = ("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-DTORCH_TARGET_VERSION=0x020a000000000000")
+NVCC_FLAGS = ("-std=c++20", "-O3", "-DTORCH_TARGET_VERSION=0x020a000000000000")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from .toolchain import find
 
 _USAGE = re.compile(r"^ Function (\S+):\s*\n.*?REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", re.MULTILINE)
 _FUNCTION = re.compile(r"^\s*Function : (\S+)$", re.MULTILINE)
-_OPCODE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
+_INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)\s*(.*?);", re.MULTILINE)
+_TARGET = re.compile(r"0x([0-9a-f]+)\s*$")
 # Floating-point operations of one instruction in each lane; packed ones do two numbers.
 _FLOPS = {
     **dict.fromkeys(("FADD", "FMUL", "FMNMX", "FMNMX3", "FSETP", "FSET", "FSEL", "MUFU"), 1),
@@ -29,7 +30,8 @@ class Code:
 
     `shared` and `local` are bytes (static shared memory; stack and local memory), `spills` instructions that touch
     local memory. `loads` and `stores` count instructions on global memory by their width in bits; copies from global to
-    shared memory are loads. `flops` are the floating-point operations of all its instructions, each taken once.
+    shared memory are loads. `loop_flops` are the floating-point operations among the `loop_instructions` of the innermost
+    loop that has most of them, each taken once; of the whole kernel where it has no loop.
     """
 
     symbol: str
@@ -37,8 +39,9 @@ class Code:
     shared: int
     local: int
     instructions: int
+    loop_instructions: int = 0
+    loop_flops: int = 0
     spills: int = 0
-    flops: int = 0
     barriers: int = 0
     atomics: int = 0
     tensor_cores: int = 0
@@ -53,9 +56,25 @@ def read(cubin: Path) -> list[Code]:
     listing = dict(zip(parts[1::2], parts[2::2], strict=True))
     kernels = []
     for symbol, (registers, stack, shared, local) in usage.items():
-        opcodes = [opcode for opcode in _OPCODE.findall(listing[symbol]) if opcode != "NOP"]
-        kernels.append(Code(symbol, registers, shared, stack + local, len(opcodes), **_counts(opcodes)))
+        lines = [line for line in _INSTRUCTION.findall(listing[symbol]) if line[1] != "NOP"]
+        opcodes = [opcode for _, opcode, _ in lines]
+        loop = _busiest_loop(lines)
+        counts = {"loop_instructions": len(loop), "loop_flops": _flops(loop), **_counts(opcodes)}
+        kernels.append(Code(symbol, registers, shared, stack + local, len(opcodes), **counts))
     return kernels
+
+
+def _busiest_loop(lines: list[tuple[str, str, str]]) -> list[str]:
+    """Opcodes of the innermost loop with the most floating-point operations."""
+    ends = [(int(t[1], 16), int(at, 16)) for at, opcode, rest in lines if opcode.startswith("BRA") and (t := _TARGET.search(rest))]
+    loops = [(begin, end) for begin, end in ends if begin < end]  # a branch to itself is what stands behind the end
+    inner = [one for one in loops if not any(o != one and one[0] <= o[0] and o[1] <= one[1] for o in loops)]
+    bodies = [[opcode for at, opcode, _ in lines if begin <= int(at, 16) <= end] for begin, end in inner]
+    return max([*bodies, []], key=_flops) or [opcode for _, opcode, _ in lines]
+
+
+def _flops(opcodes: Iterable[str]) -> int:
+    return sum(_FLOPS.get(opcode.split(".")[0], 0) for opcode in opcodes)
 
 
 def _dump(cubin: Path, what: str) -> str:
@@ -66,11 +85,10 @@ def _counts(opcodes: Iterable[str]) -> dict[str, int | dict[int, int]]:
     names: Counter[str] = Counter()
     loads: Counter[int] = Counter()
     stores: Counter[int] = Counter()
-    flops = tensor_cores = 0
+    tensor_cores = 0
     for opcode in opcodes:
         name, *modifiers = opcode.split(".")
         names[name] += 1
-        flops += _FLOPS.get(name, 0)
         tensor_cores += bool(_TENSOR.match(name))
         if name in ("LDG", "LD", "LDGSTS"):
             loads[_width(modifiers)] += 1
@@ -78,7 +96,6 @@ def _counts(opcodes: Iterable[str]) -> dict[str, int | dict[int, int]]:
             stores[_width(modifiers)] += 1
     return {
         "spills": names["LDL"] + names["STL"],
-        "flops": flops,
         "barriers": names["BAR"],
         "atomics": sum(count for name, count in names.items() if name.startswith(("ATOM", "RED")) and name != "REDUX"),
         "tensor_cores": tensor_cores,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 _QUOTED = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
-_RELATIVE = re.compile(r"^\s*from \.(\w+) import|^\s*from \. import (\w+)", re.MULTILINE)
+_RELATIVE = re.compile(r"^from \.(\w+) import", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,15 @@ class Source:
 
 
 def find_sources(root: Path = ROOT) -> list[Source]:
-    """Every CUDA source in csrc and every Triton module in kernels."""
+    """Every CUDA source in csrc and every Triton module in kernels that has kernels."""
     cuda = [Source(path, "cuda", path.parent.name) for path in sorted(root.glob("csrc/*/*cuda.cu"))]
-    modules = (path for path in sorted(root.glob("kernels/*.py")) if not path.name.startswith("_"))
-    return cuda + [Source(path, "triton", path.stem) for path in modules]
+    modules = [Source(path, "triton", path.stem) for path in sorted(root.glob("kernels/*.py"))]
+    marks = {"cuda": "__global__ ", "triton": "@triton.jit"}
+    return [
+        source
+        for source in cuda + modules
+        if any(marks[source.language] in file.read_text() for file in files_of(source.path))
+    ]
 
 
 def files_of(path: Path) -> list[Path]:
@@ -37,9 +42,9 @@ def files_of(path: Path) -> list[Path]:
         found.add(one)
         text = one.read_text()
         if one.suffix == ".py":
-            names = (f"{a or b}.py" for a, b in _RELATIVE.findall(text))
+            names = [f"{name}.py" for name in _RELATIVE.findall(text)]
         else:
-            names = iter(_QUOTED.findall(text))
+            names = _QUOTED.findall(text)
         waiting += [file.resolve() for name in names for base in _bases(one) if (file := base / name).exists()]
     return sorted(found)
 

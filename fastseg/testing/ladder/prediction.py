@@ -1,0 +1,132 @@
+"""A time for an op on a GPU that nobody here has: predicted, never measured.
+
+    t = max(bytes / (0.9 * bandwidth * r_m), flops / (peak * r_c), issue slots needed / (issue rate * r_c)) + launches
+
+- `bytes` and `flops` are those of the measured rows: arguments and results once each, and the registered formulas.
+- r_m, Little's law: to keep device memory busy, a multiprocessor needs its share of the bandwidth times 600 ns of latency
+  in flight; a resident thread is taken to have 16 bytes under way. So r_m = min(1, occupancy * threads * 16 / needed).
+- r_c = min(1, resident warps / 16): four schedulers, four cycles until a result can be used.
+- Issue slots needed are `flops` times the instructions per FLOP in the kernel's busiest loop, as the compiler made it; a
+  multiprocessor issues four warps in a cycle.
+- A launch takes 3 us. Occupancy and instructions are the worst over the kernels that the call runs, from the stored rows.
+
+Left out: caches (a second reading of the inputs is free), bank conflicts, divergence, clocks under load, and shortcuts
+that depend on the data, such as that of the argmax where the corners of a cell agree.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..case import FLOATS, Case
+from ..contenders import OURS, contender
+from ..record import Recorder
+from .devices import Device, find_device
+from .gate import Row
+from .static import load
+
+ATTAINABLE = 0.9  # of the bandwidth on the datasheet, by a plain copy
+LATENCY = 600e-9  # of device memory, in seconds
+IN_FLIGHT = 16  # bytes of each resident thread: one 128-bit load, or four narrower ones
+BUSY_WARPS = 16
+ISSUED = 128  # lanes in a cycle of a multiprocessor
+LAUNCH = 3e-6  # seconds
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A predicted time.
+
+    `bound` is what it is bound by: `memory` or `compute`. `kernels` are those whose stored rows were used; none where
+    there are no rows, and then the time is that of the device at its best.
+    """
+
+    ms: float
+    bound: str
+    bytes: int
+    flops: int
+    device: str
+    kernels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Work:
+    bytes: int
+    flops: int
+    ops: tuple[str, ...]
+
+
+@cache
+def _work(case: Case, mode: str, dtype: torch.dtype) -> _Work:
+    """What a call moves and computes at least, and the ops that it runs, from shapes alone."""
+    ours = contender(case, OURS, mode, dtype, "contiguous", "meta")
+    with Recorder() as recorder, FlopCounterMode(display=False) as counter:
+        ours.call()
+    names = (overload._schema.name.split("::")[1] for overload, _ in recorder.calls)
+    return _Work(ours.bytes, counter.get_total_flops(), tuple(names))
+
+
+@cache
+def _stored() -> tuple[Row, ...]:
+    return tuple(load())
+
+
+def predict(
+    case: Case, mode: str, dtype: torch.dtype, device_name: str, rows: tuple[Row, ...] | None = None
+) -> Prediction:
+    """Predict one row of the table of cases.
+
+    Args:
+        case: the row.
+        mode: `forward`, `backward` or `both`.
+        dtype: of the inputs.
+        device_name: of the table of devices, or as CUDA names it; LookupError where it is neither.
+        rows: of the static report; None takes the stored ones.
+    """
+    device, work = find_device(device_name), _work(case, mode, dtype)
+    kernels = kernels_of(work.ops, dtype, device.arch, _stored() if rows is None else rows)
+    memory = work.bytes / _bandwidth(device, kernels)
+    compute = _compute(work.flops, device, dtype, kernels)
+    launches = len({row["kernel"].split("<")[0] for row in kernels}) or len(work.ops)
+    return Prediction(
+        ms=1e3 * (max(memory, compute) + launches * LAUNCH),
+        bound="memory" if memory >= compute else "compute",
+        bytes=work.bytes,
+        flops=work.flops,
+        device=device.name,
+        kernels=tuple(row["kernel"] for row in kernels),
+    )
+
+
+def kernels_of(ops: tuple[str, ...], dtype: torch.dtype, arch: int, rows: tuple[Row, ...]) -> list[Row]:
+    """Rows of the kernels that these ops launch for a dtype; a kernel without a floating dtype serves all."""
+    floats = {str(f).removeprefix("torch.") for f in FLOATS}
+    wanted = str(dtype).removeprefix("torch.")
+
+    def serves(row: Row) -> bool:
+        named = floats.intersection(row["kernel"].rstrip(">").replace("<", ",").split(","))
+        return row["op"] in ops and row["arch"] == arch and (not named or wanted in named)
+
+    return [row for row in rows if serves(row)]
+
+
+def _occupancy(kernels: list[Row]) -> float:
+    return min((row["occupancy"] for row in kernels), default=1.0)
+
+
+def _bandwidth(device: Device, kernels: list[Row]) -> float:
+    """Bytes per second."""
+    needed = 1e9 * device.bandwidth / device.multiprocessors * LATENCY
+    in_flight = _occupancy(kernels) * device.multiprocessor.threads * IN_FLIGHT
+    return 1e9 * device.bandwidth * ATTAINABLE * min(1.0, in_flight / needed)
+
+
+def _compute(flops: int, device: Device, dtype: torch.dtype, kernels: list[Row]) -> float:
+    """Seconds."""
+    rate = device.multiprocessor.double_rate if dtype == torch.float64 else 1.0
+    busy = min(1.0, _occupancy(kernels) * device.multiprocessor.warps / BUSY_WARPS)
+    slots = flops * max((r["loop_instructions"] / r["loop_flops"] for r in kernels if r["loop_flops"]), default=0.0)
+    issue_rate = device.multiprocessors * ISSUED * 1e9 * device.clock
+    return max(flops / (1e12 * device.tflops * rate), slots / issue_rate) / busy
