@@ -26,3 +26,9 @@ def need_gpu() -> None:
 def reason(error: OSError) -> str:
     """What the system said, without its number and the path."""
     return (error.strerror or str(error)).lower()
+
+
+class Lacking(typer.TyperException):
+    """This machine lacks what the verb needs: one line on stderr, exit code 3."""
+
+    exit_code = 3

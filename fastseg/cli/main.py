@@ -12,6 +12,7 @@ from fastseg.cli.demo import demo
 from fastseg.cli.doctor import doctor
 from fastseg.cli.errors import reason
 from fastseg.cli.eval import evaluate
+from fastseg.cli.gpu_report import gpu_report
 from fastseg.cli.profile import profile
 from fastseg.cli.segment import segment
 from fastseg.cli.selftest import selftest
@@ -57,6 +58,7 @@ app.command("doctor")(doctor)
 app.command("profile")(profile)
 app.command("selftest")(selftest)
 app.command("bench")(bench)
+app.command("gpu-report")(gpu_report)
 app.command("train")(train)
 app.command("eval")(evaluate)
 

@@ -96,6 +96,7 @@ def _cuda(source: Source, arch: int) -> list[Kernel]:
 
 
 def _triton(source: Source, arch: int) -> list[Kernel]:
+    """What `compilations()` of the module yields: name, program and options of everything that its launchers launch."""
     import triton
     from triton.backends.compiler import GPUTarget
 
@@ -107,6 +108,6 @@ def _triton(source: Source, arch: int) -> list[Kernel]:
             compiled = triton.compile(program, target=GPUTarget("cuda", arch, 32), options=options)
             cubin.write_bytes(compiled.asm["cubin"])
             (code,) = read(cubin)
-            threads = 32 * compiled.metadata.num_warps
-            kernels.append(Kernel(f"{source.stem}/{name}", code, threads, compiled.metadata.shared - code.shared))
+            shared = compiled.metadata.shared - code.shared
+            kernels.append(Kernel(f"{source.stem}/{name}", code, 32 * compiled.metadata.num_warps, shared))
     return kernels

@@ -20,7 +20,7 @@ from functools import cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..case import FLOATS, Case
+from ..case import FLOATS, Case, find_cases
 from ..contenders import OURS, contender
 from ..record import Recorder
 from .devices import Device, find_device
@@ -130,3 +130,15 @@ def _compute(flops: int, device: Device, dtype: torch.dtype, kernels: list[Row])
     slots = flops * max((r["loop_instructions"] / r["loop_flops"] for r in kernels if r["loop_flops"]), default=0.0)
     issue_rate = device.multiprocessors * ISSUED * 1e9 * device.clock
     return max(flops / (1e12 * device.tflops * rate), slots / issue_rate) / busy
+
+
+def table(dtype: torch.dtype, devices: tuple[str, ...]) -> list[tuple[Case, str, list[Prediction]]]:
+    """Predictions of the timed rows, forward and backward; rows of the same work, on other values, once."""
+    lines, seen = [], set()
+    for case in find_cases(None, "bench"):
+        for mode in ("forward", "backward") if case.grad else ("forward",):
+            if dtype not in case.dtypes or (work := _work(case, mode, dtype)) in seen:
+                continue
+            seen.add(work)
+            lines.append((case, mode, [predict(case, mode, dtype, name) for name in devices]))
+    return lines
