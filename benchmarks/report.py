@@ -1,7 +1,7 @@
-"""Draw the README's tables and the figures from the recorded rows, and from nothing else.
+"""Draw the tables of the README and of docs/gpu.md, and the figures, from the recorded rows, and from nothing else.
 
-`python benchmarks/report.py` writes them; `--check` fails where the README is not what the rows say, or where a goal's
-row is missing.
+`python benchmarks/report.py` writes them; `--check` fails where a page is not what the rows say, or where a goal's row
+is missing.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from typing import Any
 from fastseg.testing.bench import best_rival
 from fastseg.testing.contenders import OURS
 from fastseg.testing.goals import GOALS, Goal, find_goal, reason_for
+from fastseg.testing.ladder import markdown, static
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -145,12 +146,12 @@ def missed(rows: Sequence[Row]) -> str:
     return head + "\n".join(lines) + "\n"
 
 
-def with_block(readme: str, name: str, text: str) -> str:
-    """The README with `text` between the markers of a name."""
+def with_block(page: str, name: str, text: str) -> str:
+    """The page with `text` between the markers of a name."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    if begin not in readme or end not in readme:
-        raise SystemExit(f"README.md must have the markers {begin} and {end}")
-    head, rest = readme.split(begin, 1)
+    if begin not in page or end not in page:
+        raise SystemExit(f"the page must have the markers {begin} and {end}")
+    head, rest = page.split(begin, 1)
     return f"{head}{begin}\n{text}{end}{rest.split(end, 1)[1]}"
 
 
@@ -158,6 +159,11 @@ def report(readme: str, rows: Sequence[Row]) -> str:
     """The README with what the rows say."""
     below = "\n".join(filter(None, [memory(rows), missed(rows)])) if rows else ""
     return with_block(with_block(readme, "bench", table(rows)), "goals", below)
+
+
+def gpu(page: str, rows: Sequence[Row]) -> str:
+    """docs/gpu.md with what the rows of the compilers say."""
+    return with_block(with_block(page, "static", markdown.compiled(rows)), "predicted", markdown.predicted(rows))
 
 
 def draw(rows: Sequence[Row], folder: Path = FIGURES) -> None:
@@ -194,17 +200,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="fail where the README differs or rows are missing")
     check = parser.parse_args(arguments).check
-    readme = ROOT / "README.md"
+    readme, gpu_page = ROOT / "README.md", ROOT / "docs" / "gpu.md"
     rows = load()
-    wanted, lacking = report(readme.read_text(), rows), missing(rows)
+    wanted = {readme: report(readme.read_text(), rows), gpu_page: gpu(gpu_page.read_text(), static.load())}
+    lacking = missing(rows)
     for name in lacking:
         print(f"benchmarks/results has no row of {name}: make bench", file=sys.stderr)
     if check:
-        differs = wanted != readme.read_text()
-        if differs:
-            print("README.md differs from benchmarks/results: run python benchmarks/report.py", file=sys.stderr)
-        return int(differs or bool(lacking))
-    readme.write_text(wanted)
+        different = [page.name for page, text in wanted.items() if text != page.read_text()]
+        for name in different:
+            print(f"{name} differs from benchmarks/results: run python benchmarks/report.py", file=sys.stderr)
+        return int(bool(different or lacking))
+    for page, text in wanted.items():
+        page.write_text(text)
     draw(rows)
     return 0
 

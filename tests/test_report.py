@@ -93,6 +93,8 @@ def test_check_fails_where_a_row_is_missing(
     report: Any, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(report, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "gpu.md").write_text((ROOT / "docs" / "gpu.md").read_text())
     page = tmp_path / "README.md"
     page.write_text(report.report((ROOT / "README.md").read_text(), rows))
     monkeypatch.setattr(report, "load", lambda: rows)

@@ -91,7 +91,7 @@ def _cuda(source: Source, arch: int) -> list[Kernel]:
         cubin = Path(folder) / "kernels.cubin"
         command = [find("nvcc"), "-cubin", f"-arch=sm_{arch}", *NVCC_FLAGS, "-isystem", str(include)]
         subprocess.run([*command, "-o", str(cubin), str(source.path)], capture_output=True, text=True, check=True)
-        codes = read(cubin)
+        codes = read(cubin, arch)
     return [Kernel(*pair) for pair in zip(names((c.symbol for c in codes), source.stem), codes, strict=True)]
 
 
@@ -107,7 +107,7 @@ def _triton(source: Source, arch: int) -> list[Kernel]:
         for name, program, options in module.compilations():
             compiled = triton.compile(program, target=GPUTarget("cuda", arch, 32), options=options)
             cubin.write_bytes(compiled.asm["cubin"])
-            (code,) = read(cubin)
+            (code,) = read(cubin, arch)
             shared = compiled.metadata.shared - code.shared
             kernels.append(Kernel(f"{source.stem}/{name}", code, 32 * compiled.metadata.num_warps, shared))
     return kernels

@@ -132,7 +132,9 @@ def _compute(flops: int, device: Device, dtype: torch.dtype, kernels: list[Row])
     return max(flops / (1e12 * device.tflops * rate), slots / issue_rate) / busy
 
 
-def table(dtype: torch.dtype, devices: tuple[str, ...]) -> list[tuple[Case, str, list[Prediction]]]:
+def table(
+    dtype: torch.dtype, devices: tuple[str, ...], rows: tuple[Row, ...] | None = None
+) -> list[tuple[Case, str, list[Prediction]]]:
     """Predictions of the timed rows, forward and backward; rows of the same work, on other values, once."""
     lines, seen = [], set()
     for case in find_cases(None, "bench"):
@@ -140,5 +142,5 @@ def table(dtype: torch.dtype, devices: tuple[str, ...]) -> list[tuple[Case, str,
             if dtype not in case.dtypes or (work := _work(case, mode, dtype)) in seen:
                 continue
             seen.add(work)
-            lines.append((case, mode, [predict(case, mode, dtype, name) for name in devices]))
+            lines.append((case, mode, [predict(case, mode, dtype, name, rows) for name in devices]))
     return lines

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .devices import MULTIPROCESSORS
 from .toolchain import find
 
 _USAGE = re.compile(r"^ Function (\S+):\s*\n.*?REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", re.MULTILINE)
@@ -49,8 +50,10 @@ class Code:
     stores: dict[int, int] = field(default_factory=dict)
 
 
-def read(cubin: Path) -> list[Code]:
+def read(cubin: Path, arch: int) -> list[Code]:
     """Every kernel of a cubin."""
+    # From sm_90 on what the driver takes of a block's shared memory is counted in, and occupancy counts it once more.
+    driver = MULTIPROCESSORS[arch].reserved if arch >= 90 else 0
     usage = {symbol: tuple(map(int, numbers)) for symbol, *numbers in _USAGE.findall(_dump(cubin, "-res-usage"))}
     parts = _FUNCTION.split(_dump(cubin, "-sass"))
     listing = dict(zip(parts[1::2], parts[2::2], strict=True))
@@ -60,7 +63,7 @@ def read(cubin: Path) -> list[Code]:
         opcodes = [opcode for _, opcode, _ in lines]
         loop = _busiest_loop(lines)
         counts = {"loop_instructions": len(loop), "loop_flops": _flops(loop), **_counts(opcodes)}
-        kernels.append(Code(symbol, registers, shared, stack + local, len(opcodes), **counts))
+        kernels.append(Code(symbol, registers, max(0, shared - driver), stack + local, len(opcodes), **counts))
     return kernels
 
 
