@@ -28,12 +28,6 @@ auto by_storage(Float type, const Use& use) {
   }
 }
 
-#if defined(__CUDACC__)
-constexpr int64_t kMostBlocks = 2147483647;
-#else
-const int64_t kMostBlocks = host::most_blocks();
-#endif
-
 // The device of a tensor, made current, and torch's current stream there. Nothing here waits for the device, so that
 // ops can be captured into a graph.
 class Stream {
@@ -44,13 +38,13 @@ class Stream {
   template <class... P>
   void launch(void (*kernel)(P...), int64_t blocks, int threads, int64_t dynamic_bytes,
               std::type_identity_t<P>... arguments) const {
-    const int64_t grid = std::min(blocks, kMostBlocks);
-    if (grid == 0) return;
+    if (blocks == 0) return;
 #if defined(__CUDACC__)
+    const int64_t grid = std::min<int64_t>(blocks, 2147483647);
     kernel<<<unsigned(grid), threads, dynamic_bytes, stream_>>>(arguments...);
     check(cudaGetLastError());
 #else
-    host::launch(grid, threads, dynamic_bytes, [=] { kernel(arguments...); });
+    host::launch(std::min(blocks, host::most_blocks()), threads, dynamic_bytes, [=] { kernel(arguments...); });
 #endif
   }
 

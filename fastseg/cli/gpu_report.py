@@ -132,7 +132,9 @@ def _predict(dtype: str, names: list[str] | None, as_json: bool) -> None:
         raise UserError(f"--device: {error}") from error
     lines = prediction.table(number, devices)
     if as_json:
-        told = [{"op": c.op, "case": c.id, "mode": m, "dtype": dtype, "predicted": [*map(asdict, p)]} for c, m, p in lines]
+        told = [
+            {"op": c.op, "case": c.id, "mode": m, "dtype": dtype, "predicted": [*map(asdict, p)]} for c, m, p in lines
+        ]
         typer.echo(json.dumps(told))
         return
     table = Table(box=SIMPLE_HEAD, title=f"Predicted times in ms, {dtype}: nothing of this is measured")

@@ -16,7 +16,7 @@ from ..profiler import gpu, measure
 from .case import Case
 from .isa import expected_path, isas, use_isa
 from .results import commit, write
-from .selftest import Outcome, deterministic, jobs, selftest
+from .selftest import Outcome, deterministic, jobs, selftest, unpoisoned
 
 
 def cuda_path(op: str) -> str:
@@ -48,11 +48,11 @@ class Plan:
     def __iter__(self) -> Iterator[Outcome]:
         with deterministic():
             if self.device == "cuda":
-                yield from selftest(self.rows, cuda_path, device="cuda", layouts=None, repeat=True)
+                yield from selftest(self.rows, cuda_path, device="cuda", layouts=None, repeat=unpoisoned)
                 return
             for isa in isas():
                 with use_isa(isa):
-                    yield from selftest(self.rows, expected_path(isa), layouts=None, repeat=True)
+                    yield from selftest(self.rows, expected_path(isa), layouts=None, repeat=unpoisoned)
 
 
 def environment(device: str) -> dict[str, Any]:

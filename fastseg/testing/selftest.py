@@ -1,7 +1,7 @@
 """Rows of the table of cases, one after the other, in this process: what `fastseg selftest` and the ladder run."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,7 @@ def selftest(
     device: str = "cpu",
     layouts: Iterable[str] | None = ("contiguous",),
     dtypes: Iterable[torch.dtype] | None = None,
-    repeat: bool = False,
+    repeat: Callable[[], AbstractContextManager[None]] | None = None,
 ) -> Iterator[Outcome]:
     """Run and judge rows; after an error that breaks the CUDA context there is nothing more to run.
 
@@ -73,7 +73,7 @@ def selftest(
             that says it of an op.
         device: where the inputs live; the truth is computed on the CPU.
         layouts, dtypes: of the inputs; None takes `layouts_of` the row, and every dtype of the row.
-        repeat: run each row once more, without the poison of deterministic mode, and compare bit by bit.
+        repeat: what each row is run in once more, to be compared bit by bit: `unpoisoned`, say.
     """
     native = kernels(device)
     wanted = path if callable(path) else lambda op: path
@@ -86,7 +86,7 @@ def selftest(
             paths = got.paths
             judge(case, dtype, got)
             if repeat:
-                with unpoisoned():
+                with repeat():
                     assert_same(run(case, dtype, layout, device), got, "a repeat")
             fault = strays(paths, expected)
         except Exception as error:  # whatever a row raises is the fault of this row

@@ -25,7 +25,7 @@ from fastseg.profiler import gpu
 from fastseg.testing import Case, tolerances
 from fastseg.testing.contenders import OURS, contender
 from fastseg.testing.installation import cuda_path
-from fastseg.testing.selftest import deterministic, kernels
+from fastseg.testing.selftest import deterministic, kernels, unpoisoned
 
 if gpu.why_none():
     pytest.skip("no CUDA device", allow_module_level=True)
@@ -59,7 +59,9 @@ def test_row(case: Case) -> None:
     """Every dtype and layout, twice; timed rows in one dtype, because their truth on the CPU takes its time."""
     dtypes = case.dtypes[:1] if "bench" in case.tags else None
     with deterministic():
-        outcomes = list(testing.selftest([case], cuda_path, device=DEVICE, layouts=None, dtypes=dtypes, repeat=True))
+        outcomes = list(
+            testing.selftest([case], cuda_path, device=DEVICE, layouts=None, dtypes=dtypes, repeat=unpoisoned)
+        )
     assert outcomes
     assert [outcome for outcome in outcomes if outcome.fault or not outcome.ran] == []
 

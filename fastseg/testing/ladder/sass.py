@@ -69,7 +69,11 @@ def read(cubin: Path, arch: int) -> list[Code]:
 
 def _busiest_loop(lines: list[tuple[str, str, str]]) -> list[str]:
     """Opcodes of the innermost loop with the most floating-point operations."""
-    ends = [(int(t[1], 16), int(at, 16)) for at, opcode, rest in lines if opcode.startswith("BRA") and (t := _TARGET.search(rest))]
+    ends = [
+        (int(t[1], 16), int(at, 16))
+        for at, opcode, rest in lines
+        if opcode.startswith("BRA") and (t := _TARGET.search(rest))
+    ]
     loops = [(begin, end) for begin, end in ends if begin < end]  # a branch to itself is what stands behind the end
     inner = [one for one in loops if not any(o != one and one[0] <= o[0] and o[1] <= one[1] for o in loops)]
     bodies = [[opcode for at, opcode, _ in lines if begin <= int(at, 16) <= end] for begin, end in inner]
