@@ -217,7 +217,8 @@ def test_without_the_library_one_warning_and_right_results() -> None:
         "        fastseg.ops.upsample_argmax(x, (8, 10))\n"
         "ours = [str(w.message) for w in caught if w.category is RuntimeWarning]\n"
         "assert len(ours) == 1 and 'runs its slow reference' in ours[0] and 'was not built' in ours[0], ours\n"
-        "sys.exit(__import__('fastseg.testing.__main__', fromlist=['main']).main())\n"
+        "from fastseg.cli.main import app\n"
+        "app(['selftest'])\n"
     )
     done = python(code)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

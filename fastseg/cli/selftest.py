@@ -63,7 +63,9 @@ def selftest(
 def _verdict(found: dict[str, Any]) -> str:
     counts = found["counts"]
     where = found["gpu"]["name"] if "gpu" in found else found["machine"]
-    said = f"{counts['run'] - counts['failed'] - counts['without_kernel']} of {counts['planned']} right on {where}"
+    taken = ", ".join(dict.fromkeys(path.split(":")[1] for row in found["rows"] for path in row["paths"]))
+    right = counts["run"] - counts["failed"] - counts["without_kernel"]
+    said = f"{right} of {counts['planned']} right on {where} ({taken or 'nothing ran'})"
     notes = {
         f"{counts['failed']} failed": counts["failed"],
         f"{counts['without_kernel']} took the reference, for want of a kernel": counts["without_kernel"],

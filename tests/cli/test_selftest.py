@@ -29,6 +29,7 @@ def test_smoke_rows_on_every_instruction_set(run: Run, tmp_path: Path) -> None:
     assert report["right"] and report["counts"] == {"planned": count, "run": count, "failed": 0, "without_kernel": 0}
     taken = {path.split(":")[1] for row in report["rows"] for path in row["paths"]}
     assert taken == {testing.expected_path(isa) for isa in testing.isas()}
+    assert f"({', '.join(map(testing.expected_path, testing.isas()))})" in result.stdout
     assert {row["case"] for row in report["rows"]} == {case.name for case in rows}
     assert {"machine", "torch", "triton", "fastseg", "commit"} <= report.keys()
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
