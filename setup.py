@@ -23,8 +23,8 @@ def why_not() -> str:
     """Reason why the build that is asked for is impossible here, or nothing."""
     if NATIVE == "0":
         return "FASTSEG_NATIVE=0"
-    if CUDA == "1" and not any(ROOT.glob("csrc/*/cuda.cu")):
-        return "this version has no CUDA kernels"
+    if CUDA == "1" and not shutil.which("nvcc"):
+        return "nvcc was not found"
     try:
         import torch  # noqa: F401
     except ImportError:
@@ -41,20 +41,38 @@ class CMakeBuild(build_ext):
 
     def run(self) -> None:
         reason = why_not()
-        if not reason:
-            try:
-                self.build()
-            except subprocess.CalledProcessError as error:
-                reason = f"{error.cmd[0]} failed with code {error.returncode}"
+        # A compiler for GPUs that fails is no reason to do without the kernels of the CPU, unless it was asked for.
+        for cuda in ("auto", "0") if CUDA == "auto" and not reason else (CUDA,):
+            if not why_not():
+                reason = self.attempt(cuda)
+            if not reason:
+                break
         if reason and DEMANDED:
             sys.exit(f"fastseg: {' and '.join(DEMANDED)}, but {reason}")
-        state = f"without the native library: {reason}" if reason else "with the native library"
+        state = f"without the native library: {reason}" if reason else self.state(cuda)
         print(f"fastseg: built {state}", file=sys.stderr)
 
-    def build(self) -> None:
+    def state(self, cuda: str) -> str:
+        if (self.package() / "lib" / "libfastseg_cuda.so").exists():
+            return "with the native library and the CUDA kernels"
+        absent = {"0": "FASTSEG_CUDA=0"}.get(CUDA, "nvcc was not found" if cuda != "0" else "nvcc failed")
+        return f"with the native library, without CUDA kernels: {absent}"
+
+    def attempt(self, cuda: str) -> str:
+        """Build; return why that failed, or nothing."""
+        try:
+            self.build(cuda)
+        except subprocess.CalledProcessError as error:
+            return f"{error.cmd[0]} failed with code {error.returncode}"
+        return ""
+
+    def package(self) -> Path:
+        return ROOT / "fastseg" if self.inplace else Path(self.build_lib).resolve() / "fastseg"
+
+    def build(self, cuda: str) -> None:
         import torch
 
-        package = ROOT / "fastseg" if self.inplace else Path(self.build_lib).resolve() / "fastseg"
+        package = self.package()
         kind = "Debug" if os.environ.get("DEBUG") == "1" else "Release"
         folder = ROOT / "build" / f"native-{kind}"  # kept, so that the next build compiles what changed
         torch_root = Path(torch.__file__).parent
@@ -64,7 +82,7 @@ class CMakeBuild(build_ext):
             "FASTSEG_TORCH_INCLUDE": torch_root / "include",
             "FASTSEG_TORCH_LIB": torch_root / "lib",
             "FASTSEG_PYTHON": sys.executable,
-            "FASTSEG_CUDA": CUDA,
+            "FASTSEG_CUDA": cuda,
             "FASTSEG_CUDA_ARCHS": os.environ.get("FASTSEG_CUDA_ARCHS", ""),
             "FASTSEG_WERROR": "ON" if os.environ.get("CI") else "OFF",
         }

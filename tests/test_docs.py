@@ -97,7 +97,7 @@ def test_every_op_documents_itself(name: str) -> None:
 
 
 def test_every_variable_is_listed_and_every_listed_one_is_read() -> None:
-    sources = [p for p in tracked() if p.suffix in {".py", ".cpp", ".h", ".cu"}]
+    sources = [p for p in tracked() if p.suffix in {".py", ".cpp", ".h", ".cu", ".cuh"}]
     reads = re.compile(r"(?:environ(?:\.get)?[\[(]|getenv\()\"(FASTSEG_\w+)\"")
     read = {name for path in sources for name in reads.findall(path.read_text())}
     listed = set(re.findall(r"`(FASTSEG_\w+)`", (ROOT / "ENVS.md").read_text()))

@@ -4,11 +4,16 @@
 
 #if defined(__CUDACC__)
 #include <dlfcn.h>
+#include <torch/csrc/stable/library.h>
+
+#include "path.h"
 #endif
 
 namespace fastseg {
 
 #if defined(__CUDACC__)
+
+std::string path_name() { return "cuda"; }
 
 Stream::Stream(const Tensor& like) : guard_(like.get_device_index()) {
   // Looked up when it is needed: torch's CPU build lacks the symbol, and the library has to load there too.
@@ -58,3 +63,15 @@ void Faults::raise(const Stream& stream, const char* op, const char* argument, c
 }
 
 }  // namespace fastseg
+
+#if defined(__CUDACC__)
+STABLE_TORCH_LIBRARY_FRAGMENT(fastseg, m) {
+  m.def("_cuda_trace_start() -> ()");
+  m.def("_cuda_trace_stop() -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastseg, CompositeExplicitAutograd, m) {
+  m.impl("_cuda_trace_start", TORCH_BOX(&fastseg::trace_start));
+  m.impl("_cuda_trace_stop", TORCH_BOX(&fastseg::trace_stop));
+}
+#endif

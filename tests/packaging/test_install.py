@@ -80,8 +80,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pip(python: Path, *arguments: object, **environment: str) -> str:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     quiet = ("-m", "pip", "--disable-pip-version-check", "install", "--no-build-isolation", "--no-deps", "-v")
-    # Unoptimised: what is tested is the way, and it is shorter so.
-    return run(python, *quiet, *arguments, cwd=python.parent, PATH=path, DEBUG="1", **environment)
+    # Unoptimised and mostly without nvcc: what is tested is the way, and it is shorter so.
+    shorter = {"DEBUG": "1", "FASTSEG_CUDA": "0"}
+    return run(python, *quiet, *arguments, cwd=python.parent, PATH=path, **(shorter | environment))
 
 
 def works(python: Path, kind: str) -> str:
@@ -101,6 +102,15 @@ def test_wheel(python: Path, tree: Path) -> None:
     where = run(python, "-c", "import fastseg; print(fastseg.__file__)", cwd=python.parent)
     assert "site-packages" in where
     assert testing.best_isa() in works(python, "native")
+
+
+@pytest.mark.skipif(not shutil.which("nvcc"), reason="the CUDA kernels are compiled: no nvcc")
+def test_wheel_with_cuda_kernels(python: Path, tree: Path) -> None:
+    said = pip(python, tree, FASTSEG_CUDA="1", FASTSEG_CUDA_ARCHS="90")
+    assert "fastseg: built with the native library and the CUDA kernels" in said
+    where = run(python, "-c", "import fastseg; print(fastseg.__file__)", cwd=python.parent).strip()
+    library = Path(where).parent / "lib" / "libfastseg_cuda.so"
+    run(python, "-c", f"import torch; torch.ops.load_library({str(library)!r})", cwd=python.parent)
 
 
 def test_source_archive(python: Path, tree: Path, tmp_path: Path) -> None:
@@ -132,7 +142,7 @@ def test_a_demanded_build_that_is_impossible_fails(python: Path, tree: Path) -> 
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({"FASTSEG_CUDA": "1"}, "fastseg: FASTSEG_CUDA=1, but this version has no CUDA kernels"),
+        ({"FASTSEG_CUDA": "1", "PATH": "/nowhere"}, "fastseg: FASTSEG_CUDA=1, but nvcc was not found"),
         ({"FASTSEG_CUDA": "1", "FASTSEG_NATIVE": "0"}, "fastseg: FASTSEG_CUDA=1, but FASTSEG_NATIVE=0"),
         ({"FASTSEG_CUDA": "yes"}, "fastseg: FASTSEG_CUDA must be auto, 1 or 0, got 'yes'"),
         ({"FASTSEG_NATIVE": "2"}, "fastseg: FASTSEG_NATIVE must be auto, 1 or 0, got '2'"),

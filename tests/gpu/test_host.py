@@ -1,0 +1,147 @@
+"""Rung A: the CUDA kernels run on the host, on rows of the table, in any order and under sanitizers."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastseg.testing.ladder import host, toolchain
+from fastseg.testing.ladder.rows import Selection, run_apart
+from fastseg.testing.ladder.sources import ROOT
+
+pytestmark = [
+    pytest.mark.skipif(bool(host.why_not()), reason=f"CUDA kernels are compiled for the host: {host.why_not()}"),
+    pytest.mark.xdist_group("host"),
+]
+CUDA = ("upsample_argmax", "upsample_softmax", "upsample_cross_entropy", "confusion_matrix")
+NARROW = ("float32", "bfloat16", "uint8")
+
+
+def faults(selection: Selection, sanitizer: str = "") -> list[str]:
+    """What is wrong with these rows; at least one kernel must have run on each op's rows."""
+    outcomes = list(host.run(selection, sanitizer))
+    ran = {outcome.case.split("-")[0] for outcome in outcomes if outcome.ran}
+    assert ran >= set(selection.ops or CUDA)
+    return [f"{o.case} {o.dtype} {o.layout}: {o.fault}" for o in outcomes if o.fault]
+
+
+def test_rows_in_any_order_of_threads_and_on_few_blocks() -> None:
+    assert faults(Selection(host.PATH, tags=("smoke",), layouts=(), backwards=True)) == []
+
+
+def test_odd_and_degenerate_rows() -> None:
+    assert faults(Selection(host.PATH, tags=("odd", "degenerate"), dtypes=NARROW)) == []
+
+
+@pytest.mark.parametrize("sanitizer", host.SANITIZERS[1:])
+def test_rows_under_sanitizers(sanitizer: str) -> None:
+    assert faults(Selection(host.PATH, tags=("smoke",), dtypes=NARROW), sanitizer) == []
+
+
+def included(*command: object) -> set[Path]:
+    """Files of ours that a compiler reads, by its own account."""
+    told = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
+    found = (Path(name).resolve() for name in re.split(r"[\s\\]+", told.partition(":")[2]) if name)
+    return {path.relative_to(ROOT) for path in found if ROOT / "csrc" in path.parents}
+
+
+@pytest.mark.skipif(not shutil.which("nvcc"), reason="its dependencies are asked for: no nvcc")
+def test_what_runs_on_the_host_is_what_nvcc_compiles() -> None:
+    torch_include = Path(torch.__file__).parent / "include"
+    options = ("-std=c++20", "-DTORCH_TARGET_VERSION=0x020a000000000000", "-isystem", torch_include)
+    sources = sorted(ROOT.glob("csrc/*/*cuda.cu"))
+    kernels = set()
+    for source in sources:
+        on_host = included("g++", "-M", "-x", "c++", *options, "-isystem", toolchain.cuda_include(), source)
+        on_gpu = included("nvcc", "-M", *options, source)
+        shim = {Path("csrc/testing/cuda_on_host.h")}
+        assert on_host - on_gpu == shim and on_gpu <= on_host
+        kernels |= {path for path in on_host if path.name.endswith("kernel.cuh")}
+    assert kernels == {path.relative_to(ROOT) for path in ROOT.glob("csrc/*/*kernel.cuh")}
+    # And the library that the rows ran on was made of all of them.
+    commands = (host.build().parent / "build.ninja").read_text()
+    assert [str(source) for source in sources if str(source) not in commands] == []
+
+
+def test_a_dead_process_is_the_fault_of_its_row() -> None:
+    killed = Selection(host.PATH, names=("upsample_argmax-x2",), dtypes=("float32",))
+    environment = {**host.environment(host.build()), "FASTSEG_HOST_BLOCKS": "-1"}
+    (outcome,) = run_apart(killed, environment)
+    assert not outcome.ran and "1 to 2^31 - 1 blocks" in outcome.fault
+    (dead,) = run_apart(killed, {**environment, "FASTSEG_LIBRARY": os.devnull, "PYTHONOPTIMIZE": "x"}, ("false",))
+    assert "died with code 1" in dead.fault
+
+
+DATA_ERROR = """
+import sys, torch, fastseg
+from fastseg import ops
+logits = torch.zeros(1, 3, 4, 5, requires_grad=True)
+target = torch.zeros(1, 8, 10, dtype=torch.uint8)
+target[0, 2, 3] = 7
+def said(call):
+    try:
+        return call()
+    except RuntimeError as error:
+        return str(error)
+print(said(lambda: ops.upsample_cross_entropy(logits, target)))
+print(said(lambda: ops.upsample_cross_entropy(logits, target, reduction="none").isnan().nonzero().tolist()))
+for prediction in (logits.detach(), target, torch.zeros_like(target)):
+    out = torch.ones(3, 3, dtype=torch.int64)
+    print(said(lambda: ops.confusion_matrix(prediction, target, 3, out=out).unique().tolist()), out.unique().tolist())
+print(said(lambda: ops.confusion_matrix(target, torch.zeros_like(target), 3).unique().tolist()))
+"""
+
+
+@pytest.mark.parametrize("check", ["", "1"])
+def test_data_errors_poison_or_raise(check: str) -> None:
+    environment = {**os.environ, **host.environment(host.build()), "FASTSEG_CHECK": check}
+    command = [sys.executable, "-c", DATA_ERROR]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    most = torch.iinfo(torch.int64).max
+    if not check:
+        assert lines == ["tensor(nan, grad_fn=<NativeFunction>)", "[[0, 2, 3]]"] + [f"[{most}] [{most}]"] * 3 + [
+            f"[{most}]"
+        ]
+        return
+    expected = "must be in [0, 3) or ignore_index, got 7 at [0, 2, 3]"
+    assert all(expected in line for line in lines), lines
+    assert all(line.endswith("[1]") for line in lines[2:5]), lines  # `out` keeps what it had
+    assert "prediction must" in lines[5]
+
+
+def test_the_boundary_of_32_bit_division() -> None:
+    """Coordinates go through 32-bit division up to its limit and through 64-bit division beyond."""
+    program = """
+#include "upsample/cells.cuh"
+#include <cstdio>
+int main() {
+  using fastseg::quotient;
+  const int64_t edges[] = {0, 1, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 0x100000001, int64_t(1) << 61};
+  for (int64_t a : edges)
+    for (int64_t b : edges)
+      if (b && quotient(a, b) != a / b) return std::printf("%lld / %lld\\n", (long long)a, (long long)b), 1;
+  // The last output of the largest axes lies at the last source pixel.
+  const int32_t most = (1 << 30) - 1;
+  for (bool aligned : {false, true}) {
+    const fastseg::Resample r{most, most, aligned}, twice{most / 2, most, aligned};
+    if (fastseg::tap<double>(r, most - 1).lower != most - 1) return std::puts("same size"), 1;
+    if (fastseg::tap<double>(twice, most - 1).lower != most / 2 - 1) return std::puts("twice the size"), 1;
+    if (fastseg::first_of(twice, most / 2 - 1) >= most || fastseg::first_of(twice, most / 2) != most) return 1;
+  }
+  return 0;
+}
+"""
+    folder = host.build().parent
+    (folder / "boundary.cpp").write_text(program)
+    include = ["-I", str(ROOT / "csrc"), "-isystem", str(toolchain.cuda_include())]
+    shim = str(ROOT / "csrc/testing/cuda_on_host.cpp")
+    command = ["g++", "-std=c++20", *include, str(folder / "boundary.cpp"), shim, "-o", str(folder / "boundary")]
+    subprocess.run(command, check=True)
+    done = subprocess.run([str(folder / "boundary")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
