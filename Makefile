@@ -8,7 +8,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints
 # The build looks for cmake and ninja on the path.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help demo test parity bench lint
+.PHONY: help demo test parity bench lint gpu-check
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -22,6 +22,14 @@ test: $(VENV)/built ## everything but the comparison with peers, under 15 minute
 
 parity: $(PARITY)/installed ## compare with torchvision, torchmetrics, scikit-learn and others
 	$(PARITY)/bin/python -m pytest tests/parity $(PYTEST)
+
+gpu-check: $(VENV)/built $(VIZ)/installed ## prove the GPU kernels without a GPU: host, interpreter, machine code, mutants
+	$(VENV)/bin/python -m fastseg.testing.ladder.host
+	$(VENV)/bin/python -m fastseg.testing.ladder.interpreter
+	$(VIZ)/bin/python -m fastseg.testing.ladder.sanitizer
+	$(VENV)/bin/fastseg gpu-report --compile
+	$(VENV)/bin/python -m fastseg.testing.ladder.mutation
+	$(VENV)/bin/python benchmarks/report.py
 
 bench: $(VENV)/built ## time the goals' rows, record them, draw the README's table from them
 	$(VENV)/bin/python -m pytest benchmarks $(PYTEST)
