@@ -1,6 +1,6 @@
 """Rung A: the CUDA kernels and their launchers, compiled for the host, on rows of the table, under sanitizers.
 
-What is compiled is what nvcc compiles: `csrc/*/*cuda.cu` and the kernels that they include. The shim is in
+`python -m fastseg.testing.ladder.host` runs all of it. What is compiled is what nvcc compiles: `csrc/*/*cuda.cu` and the kernels that they include. The shim is in
 `csrc/testing`.
 """
 
@@ -13,13 +13,20 @@ from pathlib import Path
 
 import torch
 
-from ..selftest import Outcome
+from ..selftest import Outcome, jobs
 from . import toolchain
 from .rows import Selection, run_apart
 from .sources import ROOT
 
 PATH = "cuda/host"
 SANITIZERS = ("", "address", "undefined", "thread")
+# What the whole rung runs: every row in every dtype on few blocks too, and what is small enough for the sanitizers.
+WHOLE = {
+    "": Selection(PATH, layouts=(), backwards=True),
+    "address": Selection(PATH, tags=("smoke", "odd", "degenerate")),
+    "undefined": Selection(PATH, tags=("smoke", "odd", "degenerate")),
+    "thread": Selection(PATH, tags=("smoke", "odd"), dtypes=("float32", "bfloat16", "uint8")),
+}
 _OPTIONS = {
     # Fibers switch stacks, and Python's own leaks are not ours.
     "address": {"ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0"},
@@ -98,3 +105,26 @@ def run(selection: Selection, sanitizer: str = "", library: Path | None = None) 
     """Build, unless a library is given, and run rows."""
     library = library or build(sanitizer)
     yield from run_apart(selection, environment(library, sanitizer), prefix(sanitizer))
+
+
+def main() -> int:
+    """Run the whole rung; 1 if anything is wrong, 3 if it cannot be run here."""
+    from rich.console import Console
+    from rich.progress import track
+
+    if reason := why_not():
+        print(f"fastseg::host: {reason}", file=sys.stderr)
+        return 3
+    wrong = 0
+    for sanitizer, selection in WHOLE.items():
+        planned = sum(1 for _ in jobs(selection.cases(), selection.layouts or None, selection.torch_dtypes()))
+        name, bar = sanitizer or "values", Console(stderr=True)
+        outcomes = list(track(run(selection, sanitizer), name, planned, console=bar, transient=True))
+        faults = [f"{o.case} {o.dtype} {o.layout}: {o.fault}" for o in outcomes if o.fault]
+        print(*faults, f"{name}: {sum(o.ran for o in outcomes)} rows on the host, {len(faults)} wrong", sep="\n")
+        wrong += len(faults)
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
