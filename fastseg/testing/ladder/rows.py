@@ -97,8 +97,8 @@ def backwards() -> Iterator[None]:
 
 def main() -> None:
     """Run the selection of the first argument."""
-    told: dict[str, Any] = json.loads(sys.argv[1])
-    chosen = Selection(**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
+    told: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(sys.argv[1]).items()}
+    chosen = Selection(**told)
     torch.set_num_threads(1)
     with deterministic():
         for case, dtype, layout in jobs(chosen.cases(), chosen.layouts or None, chosen.torch_dtypes()):
