@@ -9,13 +9,15 @@ namespace {
 // The gradient [n, c, h, w] in the dtype of `like` and the wanted memory format; make(S{}) gives the upstream.
 template <class Make>
 Tensor run_adjoint(const Tensor& like, Float type, int64_t n, int64_t c, int64_t h, int64_t w, int64_t height,
-                   int64_t width, bool align_corners, bool channels_last, bool all_classes, const Make& make) {
+                   int64_t width, bool align_corners, bool channels_last, const Make& make) {
   Tensor out = empty_images(like, n, c, h, w, like.scalar_type(), channels_last);
   if (n * c * height * width == 0 || h * w == 0) return torch::stable::zero_(out);
   const Stream stream(like);
   by_storage(type, [&](auto zero) {
     using S = decltype(zero);
     using T = Wide<S>;
+    const auto upstream = make(zero);
+    using Upstream = std::decay_t<decltype(upstream)>;
     Adjoint<S> p{(S*)out.data_ptr(),
                  out.stride(0),
                  out.stride(1),
@@ -33,11 +35,11 @@ Tensor run_adjoint(const Tensor& like, Float type, int64_t n, int64_t c, int64_t
     p.columns = int32_t(std::min(w, std::clamp<int64_t>(kThreads * w / width - 1, 15, 127)));
     p.log2_columns = std::bit_width(uint32_t(p.columns - 1));
     const int64_t fit = kSumBytes / int64_t(kSums * p.columns * sizeof(T));
-    const int64_t most = all_classes ? fit / kTogether<T> * kTogether<T> : kTogether<T>, groups = (c + most - 1) / most;
+    const int64_t most = Upstream::kEveryClass ? fit / kTogether<T> * kTogether<T> : kTogether<T>,
+                  groups = (c + most - 1) / most;
     p.group = int32_t((c + groups - 1) / groups);
     while (p.rows > 4 && p.tasks() < 512) p.rows /= 2;  // a few blocks for each multiprocessor
-    const auto upstream = make(zero);
-    stream.launch(adjoint<S, std::decay_t<decltype(upstream)>>, p.tasks(), kThreads,
+    stream.launch(adjoint<S, Upstream>, p.tasks(), kThreads,
                   kSums * p.group * p.columns * sizeof(T) + (p.columns + 2) * sizeof(int32_t), p, upstream);
   });
   return out;
@@ -47,7 +49,7 @@ Tensor upsample_bilinear_backward(const Tensor& grad, int64_t h, int64_t w, bool
   const Float type = check_maps("upsample_bilinear_backward", "grad", grad, h, w, true);
   took("upsample_bilinear_backward");
   return run_adjoint(grad, type, grad.size(0), grad.size(1), h, w, grad.size(2), grad.size(3), align_corners,
-                     is_channels_last(grad), false, [&](auto zero) {
+                     is_channels_last(grad), [&](auto zero) {
                        using S = decltype(zero);
                        return Given<S>{planes<S>(grad)};
                      });
@@ -63,7 +65,7 @@ Tensor upsample_softmax_backward(const Tensor& grad, const Tensor& output, int64
                   " in dimension ", d);
   took(op);
   return run_adjoint(grad, type, grad.size(0), grad.size(1), h, w, grad.size(2), grad.size(3), align_corners,
-                     is_channels_last(output), true, [&](auto zero) {
+                     is_channels_last(output), [&](auto zero) {
                        using S = decltype(zero);
                        return Probabilities<S>{planes<S>(grad), planes<S>(output)};
                      });
@@ -91,16 +93,20 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad, const Tensor& logits,
   const std::optional<Tensor> divisor = reduction == 1 ? std::optional(plain(total)) : std::nullopt;
   const std::optional<Tensor> class_weight = weight ? std::optional(plain(*weight)) : std::nullopt;
   const std::optional<Tensor> pixel = pixel_weight ? std::optional(plain(*pixel_weight)) : std::nullopt;
-  return run_adjoint(
-      logits, type, n, logits.size(1), logits.size(2), logits.size(3), height, width, align_corners,
-      is_channels_last(logits), false, [&](auto zero) {
-        using S = decltype(zero);
-        using T = Wide<S>;
-        const auto data = [](const std::optional<Tensor>& x) { return x ? (const T*)x->data_ptr() : nullptr; };
-        return Losses<S>{planes<S>(logits),     int32_t(height),    int32_t(width), labels.data_ptr(), target_type,
-                         int32_t(ignore_index), data(class_weight), data(pixel),    data(log_sum),     data(upstream),
-                         reduction == 0,        data(divisor),      T(smoothing)};
-      });
+  return run_adjoint(logits, type, n, logits.size(1), logits.size(2), logits.size(3), height, width, align_corners,
+                     is_channels_last(logits), [&](auto zero) {
+                       using S = decltype(zero);
+                       using T = Wide<S>;
+                       const auto data = [](const std::optional<Tensor>& x) {
+                         return x ? (const T*)x->data_ptr() : nullptr;
+                       };
+                       return Losses<S>{planes<S>(logits),     cells(logits, height, width, align_corners),
+                                        labels.data_ptr(),     target_type,
+                                        int32_t(ignore_index), data(class_weight),
+                                        data(pixel),           data(log_sum),
+                                        data(upstream),        reduction == 0,
+                                        data(divisor),         T(smoothing)};
+                     });
 }
 
 }  // namespace

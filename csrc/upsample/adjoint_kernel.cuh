@@ -33,6 +33,10 @@ constexpr int kTogether = sizeof(T) == 4 ? 8 : 4;
 __host__ __device__ constexpr int32_t slot(int32_t column) { return column + column / 16; }
 constexpr int kPitch = slot(kThreads) + 2;
 
+// Blocks that a multiprocessor should hold at once: bounds the registers.
+template <class T>
+constexpr int kBlocks = sizeof(T) == 4 ? 4 : 2;
+
 constexpr int kSumBytes = 24 << 10;  // of dynamic shared memory for sums; with what is static, below 48 KiB
 
 // The three sums of a source column: what its cell row gives to the source rows above and below, and what is carried.
@@ -61,7 +65,7 @@ struct Owned {
   bool downwards;
 
   template <class S>
-  __device__ Owned(const Adjoint<S>& p, int64_t task) {
+  __device__ void take(const Adjoint<S>& p, int64_t task) {
     const int64_t tile = quotient(task, p.groups()), chunk = quotient(tile, p.tiles());
     image = quotient(chunk, p.chunks());
     class_begin = int32_t(task - tile * p.groups()) * p.group;
@@ -108,6 +112,7 @@ struct Deal {
 template <class S>
 struct Given {
   using T = Wide<S>;
+  static constexpr bool kEveryClass = false;
   static constexpr int kDeep = 4;
   Planes<S> grad;
 
@@ -115,7 +120,7 @@ struct Given {
   struct Known {};
   __device__ Constants constants() const { return {}; }
   __device__ Deal<T> deal() const { return {grad.stride_c < grad.stride_x}; }
-  __device__ Known known(const Constants&, const Strip&, const Tap<T>&) const { return {}; }
+  __device__ Known known(const Constants&, const Strip&, int32_t, T) const { return {}; }
 
   __device__ void read(const Known&, const Strip& s, const T (&)[kDeep], int32_t c, int32_t column,
                        T (&value)[kDeep]) const {
@@ -130,6 +135,7 @@ struct Given {
 template <class S>
 struct Probabilities {
   using T = Wide<S>;
+  static constexpr bool kEveryClass = true;
   static constexpr int kDeep = sizeof(S) == 2 ? 2 : 1;
   Planes<S> grad, output;
 
@@ -144,7 +150,7 @@ struct Probabilities {
     return p.data + s.image * p.stride_n + c * p.stride_c + s.y * p.stride_y + (s.x + column) * p.stride_x;
   }
 
-  __device__ Known known(const Constants&, const Strip& s, const Tap<T>&) const {
+  __device__ Known known(const Constants&, const Strip& s, int32_t, T) const {
     FASTSEG_SHARED(T, mean, kDeep * kThreads);
     const Deal<T> dealt = deal();
     const int32_t start = dealt.place(0), step = dealt.by_class ? kTogether<T> : 1;
@@ -188,9 +194,10 @@ struct Probabilities {
 template <class S>
 struct Losses {
   using T = Wide<S>;
+  static constexpr bool kEveryClass = false;
   static constexpr int kDeep = 4;
   Planes<S> logits;
-  int32_t height, width;
+  Cells cells;
   const void* target;  // [n, H, W], as are log_sum, pixel_weight and, unless it is one value, grad
   Int target_type;
   int32_t ignore_index;
@@ -217,13 +224,15 @@ struct Losses {
 
   __device__ Deal<T> deal() const { return {false}; }
 
-  __device__ Known known(const Constants& constants, const Strip& s, const Tap<T>& across) const {
+  __device__ Known known(const Constants& constants, const Strip& s, int32_t left, T right) const {
+    const Resample& x = cells.x;
+    const Tap<T> across{left, left + (x.in != x.out && left + 1 < x.in), 1 - right, right};
     Known k{Column<S>(logits, s.image, s.above, s.below, across), {}, {}, {}, {}, {}};
     const bool mine = int32_t(threadIdx.x) < s.columns;
-    const int64_t first = (s.image * height + s.y) * width + s.x + threadIdx.x;
+    const int64_t first = (s.image * cells.y.out + s.y) * x.out + s.x + threadIdx.x;
 #pragma unroll
     for (int r = 0; r < kDeep; ++r) {
-      const int64_t at = first + int64_t(r) * width;
+      const int64_t at = first + int64_t(r) * x.out;
       const int32_t label = mine && r < s.rows ? load_label(target, target_type, at) : ignore_index;
       k.label[r] = -1;
       if (label == ignore_index) continue;
@@ -290,10 +299,12 @@ __device__ inline void sum_columns(const Adjoint<S>& p, const Owned& own, const 
     const int32_t here = within(first[k + 1]), end = within(first[k + 2]);
     const bool last = own.column + k + 1 == p.x.in;  // its outputs have no neighbour on the right
     T above = 0, below = 0;
+#pragma unroll 2
     for (int32_t x = p.x.in != p.x.out ? within(first[k]) : here; x < here; ++x) {
       above = multiply_add(from[slot(x)].above, right[slot(x)], above);
       below = multiply_add(from[slot(x)].below, right[slot(x)], below);
     }
+#pragma unroll 2
     for (int32_t x = here; x < end; ++x) {
       const T weight = last ? T(1) : 1 - right[slot(x)];
       above = multiply_add(from[slot(x)].above, weight, above);
@@ -327,50 +338,56 @@ __device__ inline void finish(const Adjoint<S>& p, const Owned& own, int32_t cel
 }
 
 template <class S, class Upstream>
-__global__ void __launch_bounds__(kThreads) adjoint(const Adjoint<S> p, const Upstream upstream) {
+__global__ void __launch_bounds__(kThreads, kBlocks<Wide<S>>) adjoint(const Adjoint<S> p, const Upstream upstream) {
   using T = Wide<S>;
   constexpr int kDeep = Upstream::kDeep;
   FASTSEG_SHARED(Pair<T>, stage, kTogether<T> * kPitch);
+  FASTSEG_SHARED(int32_t, left, kThreads);
   FASTSEG_SHARED(T, right, slot(kThreads));
   FASTSEG_SHARED(T, down, kDeep);
+  FASTSEG_SHARED(typename Upstream::Constants, constants, 1);
+  FASTSEG_SHARED(Owned, block, 1);
+  FASTSEG_SHARED(Strip, strip, 1);
   FASTSEG_DYNAMIC_SHARED(T, sums);  // [kSums, group, columns]
   int32_t* const first = (int32_t*)(sums + kSums * p.group * p.columns);
-  const auto constants = upstream.constants();
+  if (threadIdx.x == 0) *constants = upstream.constants();
   for (int64_t task = blockIdx.x; task < p.tasks(); task += gridDim.x) {
-    const Owned own(p, task);
     __syncthreads();  // the task before this one is done
+    if (threadIdx.x == 0) block->take(p, task);
+    __syncthreads();
+    const Owned& own = *block;
     for (int32_t i = threadIdx.x; i < own.columns + 2; i += kThreads) first[i] = first_of(p.x, own.column - 1 + i);
     for (int32_t i = threadIdx.x; i < kSums * p.group * p.columns; i += kThreads) sums[i] = 0;
     __syncthreads();
-    const int32_t x_begin = first[0], x_end = first[own.columns + 1];
-    const int32_t cells = own.row_end - own.row + 1;
-    int32_t tapped = -1;  // the strip that `across` belongs to
-    Tap<T> across{};
-    for (int32_t i = 0; i < cells; ++i) {
+    int32_t tapped = -1;  // the strip whose columns `left` and `right` hold
+    for (int32_t i = 0; i <= own.row_end - own.row; ++i) {
       const int32_t cell = own.downwards ? own.row - 1 + i : own.row_end - 1 - i;
       const int32_t begin = first_of(p.y, cell), end = first_of(p.y, cell + 1);
-      const int32_t below = begin < end ? tap<T>(p.y, begin).upper : 0;
-      for (int32_t x = x_begin; begin < end && x < x_end; x += kThreads) {
-        const int32_t columns = smaller(kThreads, x_end - x);
+      for (int32_t x = first[0]; begin < end && x < first[own.columns + 1]; x += kThreads) {
         if (x != tapped) {
-          across = tap<T>(p.x, smaller(x + int32_t(threadIdx.x), x_end - 1));
+          const int32_t at = x + int32_t(threadIdx.x);
+          const Tap<T> across = tap<T>(p.x, at < p.x.out ? at : p.x.out - 1);
+          left[threadIdx.x] = across.lower;
           right[slot(threadIdx.x)] = across.upper_weight;
           tapped = x;
         }
         for (int32_t y = begin; y < end; y += kDeep) {
-          const Strip strip{own.image, x, columns, y, smaller(kDeep, end - y), cell, below};
-          if (threadIdx.x < kDeep)
-            down[threadIdx.x] = tap<T>(p.y, y + smaller(int32_t(threadIdx.x), strip.rows - 1)).upper_weight;
+          const int32_t at = y + int32_t(threadIdx.x);
+          if (threadIdx.x < kDeep) down[threadIdx.x] = tap<T>(p.y, at < end ? at : end - 1).upper_weight;
+          if (threadIdx.x == 0)
+            *strip = {
+                own.image,           x, smaller(kThreads, first[own.columns + 1] - x), y, smaller(kDeep, end - y), cell,
+                tap<T>(p.y, y).upper};
           __syncthreads();
           T lower[kDeep];
 #pragma unroll
           for (int r = 0; r < kDeep; ++r) lower[r] = down[r];
-          const auto known = upstream.known(constants, strip, across);
-          for (int32_t c = 0; c < own.classes; c += kTogether<T>) {
+          const auto known = upstream.known(*constants, *strip, left[threadIdx.x], right[slot(threadIdx.x)]);
+          for (int32_t c = 0; c < (Upstream::kEveryClass ? own.classes : 1); c += kTogether<T>) {
             const int32_t classes = smaller(kTogether<T>, own.classes - c);
-            sum_rows(upstream, known, strip, lower, own.class_begin + c, classes, stage);
+            sum_rows(upstream, known, *strip, lower, own.class_begin + c, classes, stage);
             __syncthreads();
-            sum_columns(p, own, strip, first, right, stage, classes, sums + c * p.columns);
+            sum_columns(p, own, *strip, first, right, stage, classes, sums + c * p.columns);
             __syncthreads();
           }
         }
