@@ -26,8 +26,8 @@ def gpu_report(
 ) -> None:
     """Print registers, shared memory, occupancy and instructions of every GPU kernel, as its machine code has them.
 
-    With --compile the exit code is 1 where a kernel breaks a promise, and nothing is written then; it is 3 where nvcc or
-    triton is missing.
+    With --compile the exit code is 1 where a kernel breaks a promise, and nothing is written then; it is 3 where nvcc
+    or triton is missing.
     """
     from fastseg.cli.errors import UserError
     from fastseg.testing.ladder.devices import ARCHS

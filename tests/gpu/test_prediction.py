@@ -33,7 +33,9 @@ def test_bytes_and_flops_are_those_of_the_measured_rows() -> None:
 
 
 def test_a_kernel_that_streams_is_bound_by_memory() -> None:
-    told = predict(CASE, "forward", torch.float32, "H100 SXM", (row("upsample/bilinear<float32>", "upsample_bilinear"),))
+    told = predict(
+        CASE, "forward", torch.float32, "H100 SXM", (row("upsample/bilinear<float32>", "upsample_bilinear"),)
+    )
     moved = 4 * 19 * (128 * 256 + 1024 * 2048)
     assert told.bound == "memory" and told.bytes == moved
     assert told.ms == pytest.approx(1e3 * (moved / (3350e9 * ATTAINABLE) + LAUNCH))

@@ -35,7 +35,9 @@ def test_the_stored_rows_keep_every_promise() -> None:
     rows, gates = static.load(), find_gates()
     held = [(row, gate.gate_of(row["kernel"], gates)) for row in rows]
     assert [row["kernel"] for row, one in held if one is None] == []
-    faults = [f"{row['kernel']} sm_{row['arch']}: {fault}" for row, one in held if one for fault in gate.judge(row, one)]
+    faults = [
+        f"{row['kernel']} sm_{row['arch']}: {fault}" for row, one in held if one for fault in gate.judge(row, one)
+    ]
     assert faults == []
     assert gate.unused((row["kernel"] for row in rows), gates) == []
 
@@ -188,7 +190,10 @@ def test_a_digest_covers_what_a_source_includes(tmp_path: Path) -> None:
     [
         ("fastseg::set(long*, long)", "set"),
         ("void fastseg::(anonymous namespace)::sum_kernel<float>(float const*)", "sum<float32>"),
-        ("void f::k<__nv_bfloat16, (bool)1, f::Layout<3>, unsigned char>(f::P<__half>)", "k<bfloat16,1,Layout<3>,uint8>"),
+        (
+            "void f::k<__nv_bfloat16, (bool)1, f::Layout<3>, unsigned char>(f::P<__half>)",
+            "k<bfloat16,1,Layout<3>,uint8>",
+        ),
         ("void f::k<unsigned long long, -1, long>(long)", "k<uint64,-1,int64>"),
     ],
 )
@@ -198,8 +203,13 @@ def test_names_are_short(signature: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("launch", "occupancy"),
-    [((90, 256, 108, 0, 96 * 1024), 0.25), ((75, 256, 64, 0, 0), 1.0), ((80, 256, 64, 0, 0), 0.5), ((120, 32, 16, 0, 0), 0.5)],
-)  # fmt: skip
+    [
+        ((90, 256, 108, 0, 96 * 1024), 0.25),
+        ((75, 256, 64, 0, 0), 1.0),
+        ((80, 256, 64, 0, 0), 0.5),
+        ((120, 32, 16, 0, 0), 0.5),
+    ],
+)
 def test_occupancy_is_that_of_the_toolkit(launch: tuple[int, int, int, int, int], occupancy: float) -> None:
     need("cuda")
     assert occupancies([launch]) == [occupancy]

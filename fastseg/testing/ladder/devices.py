@@ -44,9 +44,9 @@ MULTIPROCESSORS = {
 class Device:
     """One GPU.
 
-    `clock` is the boost clock in GHz, `bandwidth` that of device memory in GB/s, `tflops` the float32 rate without tensor
-    cores, `l2` bytes of the second-level cache. `source` names where they stand. `marks` are parts of the name that CUDA
-    gives the GPU: all of them, and it is this one.
+    `clock` is the boost clock in GHz, `bandwidth` that of device memory in GB/s, `tflops` the float32 rate without
+    tensor cores, `l2` bytes of the second-level cache. `source` names where they stand. `marks` are words of the name
+    that CUDA gives the GPU: all of them, and it is this one.
     """
 
     name: str

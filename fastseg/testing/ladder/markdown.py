@@ -27,10 +27,11 @@ def compiled(rows: Sequence[Row]) -> str:
         lines.append(f"| `{kernel}` | {' | '.join(map(str, (*facts, *cells)))} |")
     compilers = " and ".join(sorted({row["compiler"] for row in rows}))
     spilling = sum(bool(row["spills"] or row["local"]) for row in rows)
+    local = f"{spilling} of the {len(rows)} builds use" if spilling else f"None of the {len(rows)} builds uses"
     head = (
         f"Compiled by {compilers}. Under each architecture: registers per thread, occupancy, instructions. `shared` is "
-        "bytes per block; `loads` and `stores` the share of the instructions on global memory that move 128 bits or more "
-        f"per thread. {spilling or 'None'} of the {len(rows)} builds {'use' if spilling else 'uses'} local memory.\n\n"
+        "bytes per block; `loads` and `stores` the share of the instructions on global memory that move 128 bits or "
+        f"more per thread. {local} local memory.\n\n"
         f"| kernel | threads | shared | loads | stores | {' | '.join(f'sm_{arch}' for arch in ARCHS)} |\n"
     )
     return head + "|---" * (5 + len(ARCHS)) + "|\n" + "\n".join(lines) + "\n"

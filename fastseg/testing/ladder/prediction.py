@@ -3,12 +3,14 @@
     t = max(bytes / (0.9 * bandwidth * r_m), flops / (peak * r_c), issue slots needed / (issue rate * r_c)) + launches
 
 - `bytes` and `flops` are those of the measured rows: arguments and results once each, and the registered formulas.
-- r_m, Little's law: to keep device memory busy, a multiprocessor needs its share of the bandwidth times 600 ns of latency
-  in flight; a resident thread is taken to have 16 bytes under way. So r_m = min(1, occupancy * threads * 16 / needed).
+- r_m, Little's law: to keep device memory busy, a multiprocessor needs its share of the bandwidth times 600 ns of
+  latency in flight; a resident thread is taken to have 16 bytes under way. So r_m = min(1, occupancy * threads * 16 /
+  needed).
 - r_c = min(1, resident warps / 16): four schedulers, four cycles until a result can be used.
-- Issue slots needed are `flops` times the instructions per FLOP in the kernel's busiest loop, as the compiler made it; a
-  multiprocessor issues four warps in a cycle.
-- A launch takes 3 us. Occupancy and instructions are the worst over the kernels that the call runs, from the stored rows.
+- Issue slots needed are `flops` times the instructions per FLOP in the kernel's busiest loop, as the compiler made it;
+  a multiprocessor issues four warps in a cycle.
+- A launch takes 3 us. Occupancy and instructions are the worst over the kernels that the call may run, from the stored
+  rows.
 
 Left out: caches (a second reading of the inputs is free), bank conflicts, divergence, clocks under load, and shortcuts
 that depend on the data, such as that of the argmax where the corners of a cell agree.

@@ -4,7 +4,7 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from .devices import MULTIPROCESSORS
@@ -21,7 +21,7 @@ _FLOPS = {
     **dict.fromkeys(("FFMA", "DFMA", "HADD2", "HMUL2", "FADD2", "FMUL2"), 2),
     **dict.fromkeys(("HFMA2", "FFMA2"), 4),
 }
-_TENSOR = re.compile(r"(?:[HIDBQO]MMA|[HIQB]GMMA|UTC\w*MMA)\b")
+_TENSOR = re.compile(r"(?:[HIDBQO]MMA|[HIQB]GMMA|UTC\w*MMA)")
 _WIDTHS = {"256": 256, "128": 128, "64": 64, "U16": 16, "S16": 16, "U8": 8, "S8": 8}
 
 
@@ -31,8 +31,8 @@ class Code:
 
     `shared` and `local` are bytes (static shared memory; stack and local memory), `spills` instructions that touch
     local memory. `loads` and `stores` count instructions on global memory by their width in bits; copies from global to
-    shared memory are loads. `loop_flops` are the floating-point operations among the `loop_instructions` of the innermost
-    loop that has most of them, each taken once; of the whole kernel where it has no loop.
+    shared memory are loads. `loop_flops` are the floating-point operations among the `loop_instructions` of the
+    innermost loop that has most of them, each taken once; of the whole kernel where it has no loop.
     """
 
     symbol: str
@@ -40,14 +40,14 @@ class Code:
     shared: int
     local: int
     instructions: int
-    loop_instructions: int = 0
-    loop_flops: int = 0
-    spills: int = 0
-    barriers: int = 0
-    atomics: int = 0
-    tensor_cores: int = 0
-    loads: dict[int, int] = field(default_factory=dict)
-    stores: dict[int, int] = field(default_factory=dict)
+    loop_instructions: int
+    loop_flops: int
+    spills: int
+    barriers: int
+    atomics: int
+    tensor_cores: int
+    loads: dict[int, int]
+    stores: dict[int, int]
 
 
 def read(cubin: Path, arch: int) -> list[Code]:
@@ -61,9 +61,25 @@ def read(cubin: Path, arch: int) -> list[Code]:
     for symbol, (registers, stack, shared, local) in usage.items():
         lines = [line for line in _INSTRUCTION.findall(listing[symbol]) if line[1] != "NOP"]
         opcodes = [opcode for _, opcode, _ in lines]
+        count = Counter(opcode.split(".")[0] for opcode in opcodes)
         loop = _busiest_loop(lines)
-        counts = {"loop_instructions": len(loop), "loop_flops": _flops(loop), **_counts(opcodes)}
-        kernels.append(Code(symbol, registers, max(0, shared - driver), stack + local, len(opcodes), **counts))
+        kernels.append(
+            Code(
+                symbol,
+                registers=registers,
+                shared=max(0, shared - driver),
+                local=stack + local,
+                instructions=len(opcodes),
+                loop_instructions=len(loop),
+                loop_flops=_flops(loop),
+                spills=count["LDL"] + count["STL"],
+                barriers=count["BAR"],
+                atomics=sum(n for name, n in count.items() if name.startswith(("ATOM", "RED")) and name != "REDUX"),
+                tensor_cores=sum(n for name, n in count.items() if _TENSOR.fullmatch(name)),
+                loads=_widths(opcodes, ("LDG", "LD", "LDGSTS")),
+                stores=_widths(opcodes, ("STG", "ST")),
+            )
+        )
     return kernels
 
 
@@ -88,31 +104,14 @@ def _dump(cubin: Path, what: str) -> str:
     return subprocess.run([find("cuobjdump"), what, str(cubin)], capture_output=True, text=True, check=True).stdout
 
 
-def _counts(opcodes: Iterable[str]) -> dict[str, int | dict[int, int]]:
-    names: Counter[str] = Counter()
-    loads: Counter[int] = Counter()
-    stores: Counter[int] = Counter()
-    tensor_cores = 0
+def _widths(opcodes: Iterable[str], names: tuple[str, ...]) -> dict[int, int]:
+    """How many of these instructions move how many bits, the widest first."""
+    found: Counter[int] = Counter()
     for opcode in opcodes:
         name, *modifiers = opcode.split(".")
-        names[name] += 1
-        tensor_cores += bool(_TENSOR.match(name))
-        if name in ("LDG", "LD", "LDGSTS"):
-            loads[_width(modifiers)] += 1
-        elif name in ("STG", "ST"):
-            stores[_width(modifiers)] += 1
-    return {
-        "spills": names["LDL"] + names["STL"],
-        "barriers": names["BAR"],
-        "atomics": sum(count for name, count in names.items() if name.startswith(("ATOM", "RED")) and name != "REDUX"),
-        "tensor_cores": tensor_cores,
-        "loads": dict(sorted(loads.items(), reverse=True)),
-        "stores": dict(sorted(stores.items(), reverse=True)),
-    }
-
-
-def _width(modifiers: Iterable[str]) -> int:
-    return next((_WIDTHS[modifier] for modifier in modifiers if modifier in _WIDTHS), 32)
+        if name in names:
+            found[next((_WIDTHS[modifier] for modifier in modifiers if modifier in _WIDTHS), 32)] += 1
+    return dict(sorted(found.items(), reverse=True))
 
 
 _TYPES = {

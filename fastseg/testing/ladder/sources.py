@@ -41,10 +41,8 @@ def files_of(path: Path) -> list[Path]:
             continue
         found.add(one)
         text = one.read_text()
-        if one.suffix == ".py":
-            names = [f"{name}.py" for name in _RELATIVE.findall(text)]
-        else:
-            names = _QUOTED.findall(text)
+        imports = [f"{name}.py" for name in _RELATIVE.findall(text)]
+        names = imports if one.suffix == ".py" else _QUOTED.findall(text)
         waiting += [file.resolve() for name in names for base in _bases(one) if (file := base / name).exists()]
     return sorted(found)
 
