@@ -21,7 +21,7 @@ ARGMAX = next(c for c in find_cases("upsample_argmax") if c.id == "cityscapes_sm
 
 def row(kernel: str, op: str, **facts: Any) -> Row:
     plain = {"arch": 90, "occupancy": 1.0, "loop_instructions": 100, "loop_flops": 100}
-    return {"kernel": kernel, "op": op, **plain, **facts}
+    return {"kernel": kernel, "ops": [op], **plain, **facts}
 
 
 def test_bytes_and_flops_are_those_of_the_measured_rows() -> None:

@@ -17,7 +17,7 @@ from fastseg.testing.ladder.sources import Source, digest, files_of, find_source
 
 Row = dict[str, Any]
 QUICK = {"cuda": 80, "triton": 90}  # the other architectures: make gpu-check
-LOOSE = Gate("probe/*", "", registers=255, occupancy=0.01, threads=256)
+LOOSE = Gate("probe/*", (), registers=255, occupancy=0.01, threads=256)
 
 
 def need(*languages: str) -> None:

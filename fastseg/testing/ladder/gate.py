@@ -18,7 +18,7 @@ class Gate:
 
     Args:
         pattern: of names such as `upsample/argmax<float32,uint8>`; of several gates that match, the first holds.
-        op: the registered op that launches them; empty for a kernel that belongs to none.
+        ops: the registered ops that launch them.
         registers: at most, per thread.
         occupancy: resident warps over the most that a multiprocessor holds, at least.
         threads: per block; Triton's kernels know theirs.
@@ -29,7 +29,7 @@ class Gate:
     """
 
     pattern: str
-    op: str
+    ops: tuple[str, ...]
     registers: int
     occupancy: float
     threads: int = 0

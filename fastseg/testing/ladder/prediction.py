@@ -109,7 +109,7 @@ def kernels_of(ops: tuple[str, ...], dtype: torch.dtype, arch: int, rows: tuple[
 
     def serves(row: Row) -> bool:
         named = floats.intersection(row["kernel"].rstrip(">").replace("<", ",").split(","))
-        return row["op"] in ops and row["arch"] == arch and (not named or wanted in named)
+        return bool(set(ops).intersection(row["ops"])) and row["arch"] == arch and (not named or wanted in named)
 
     return [row for row in rows if serves(row)]
 

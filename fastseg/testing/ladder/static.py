@@ -99,7 +99,7 @@ def rows_of(compilations: Iterable[Compilation], gates: Sequence[Gate]) -> list[
                 "kernel": name,
                 "arch": arch,
                 "language": one.source.language,
-                "op": gate.op if gate else "",
+                "ops": list(gate.ops) if gate else [],
                 "threads": kernel.threads or (gate.threads if gate else 0),
                 "registers": code.registers,
                 "shared": code.shared,
