@@ -69,7 +69,7 @@ def test_doubles_are_slower_where_the_device_is() -> None:
 def test_kernels_are_found_by_op_dtype_and_architecture() -> None:
     rows = (
         row("u/a<float32,StoreLabels>", "upsample_argmax"),
-        row("u/a<float16,StoreLabels>", "upsample_argmax"),
+        row("u/a<float16,Store<float16>>", "upsample_argmax"),
         row("u/count", "upsample_argmax"),
         row("u/a<float32,Count>", "other"),
         row("u/a<float32,Old>", "upsample_argmax", arch=80),

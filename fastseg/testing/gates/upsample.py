@@ -5,9 +5,12 @@ where the output rows allow it (8 masks: 8 bytes). Those of CUDA C++ write one p
 neighbouring addresses. Computing in float64 takes twice the registers; it serves gradcheck.
 """
 
+from typing import Any
+
 from ..ladder.gate import Gate
 
 _LOSS = ("upsample_cross_entropy",)
+_ADJOINT: dict[str, Any] = {"threads": 256, "dynamic": (24 << 10) + 4 * 129, "barriers": 8}
 
 GATES = (
     # CUDA C++: 80 registers are three blocks of 256 threads.
@@ -22,6 +25,21 @@ GATES = (
     Gate("upsample/cross_entropy<float64>", _LOSS, registers=168, occupancy=0.125, threads=256, barriers=2),
     Gate("upsample/cross_entropy<*>", _LOSS, registers=80, occupancy=0.375, threads=256, barriers=2),
     Gate("upsample/reduce_loss<*>", _LOSS, registers=80, occupancy=0.375, threads=256, barriers=2),
+    # The gather-style backwards; 24 KiB of sums and the columns' bounds.
+    Gate(
+        "upsample/adjoint<float64,Given<*>", ("upsample_bilinear_backward",), registers=168, occupancy=0.125, **_ADJOINT
+    ),
+    Gate("upsample/adjoint<*,Given<*>", ("upsample_bilinear_backward",), registers=80, occupancy=0.25, **_ADJOINT),
+    Gate("upsample/adjoint<float64,Prob*>", ("upsample_softmax_backward",), registers=168, occupancy=0.125, **_ADJOINT),
+    Gate("upsample/adjoint<*,Prob*>", ("upsample_softmax_backward",), registers=80, occupancy=0.25, **_ADJOINT),
+    Gate(
+        "upsample/adjoint<float64,Loss*>",
+        ("upsample_cross_entropy_backward",),
+        registers=168,
+        occupancy=0.125,
+        **_ADJOINT,
+    ),
+    Gate("upsample/adjoint<*,Loss*>", ("upsample_cross_entropy_backward",), registers=80, occupancy=0.25, **_ADJOINT),
     # Triton.
     Gate("upsample/bilinear<*divisible*>", ("upsample_bilinear",), registers=80, occupancy=0.375, stores={128: 1}),
     Gate("upsample/bilinear<*>", ("upsample_bilinear",), registers=80, occupancy=0.375),

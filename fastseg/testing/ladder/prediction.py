@@ -16,6 +16,7 @@ Left out: caches (a second reading of the inputs is free), bank conflicts, diver
 that depend on the data, such as that of the argmax where the corners of a cell agree.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -108,7 +109,7 @@ def kernels_of(ops: tuple[str, ...], dtype: torch.dtype, arch: int, rows: tuple[
     wanted = str(dtype).removeprefix("torch.")
 
     def serves(row: Row) -> bool:
-        named = floats.intersection(row["kernel"].rstrip(">").replace("<", ",").split(","))
+        named = floats.intersection(re.findall(r"\w+", row["kernel"]))
         return bool(set(ops).intersection(row["ops"])) and row["arch"] == arch and (not named or wanted in named)
 
     return [row for row in rows if serves(row)]
