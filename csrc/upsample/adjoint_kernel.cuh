@@ -212,7 +212,7 @@ struct Losses {
   };
   struct Known {
     Column<S> column;
-    int32_t label[kDeep];  // -1: the pixel counts for nothing
+    int32_t label[kDeep];  // -1: there is no such pixel
     T log_sum[kDeep], a[kDeep], b[kDeep], d[kDeep];
   };
 
@@ -233,15 +233,16 @@ struct Losses {
 #pragma unroll
     for (int r = 0; r < kDeep; ++r) {
       const int64_t at = first + int64_t(r) * x.out;
-      const int32_t label = mine && r < s.rows ? load_label(target, target_type, at) : ignore_index;
       k.label[r] = -1;
-      if (label == ignore_index) continue;
-      // A label that is no class makes the gradient NaN: the forward has said so, or could not.
-      const bool known = label >= 0 && label < logits.classes;
-      T g = known ? constants.scale : T(NAN);
-      if (grad_per_pixel) g *= grad[at];
-      if (pixel_weight) g *= pixel_weight[at];
-      k.label[r] = known ? label : logits.classes;
+      if (!mine || r >= s.rows) continue;
+      const int32_t label = load_label(target, target_type, at);
+      // A label that is no class makes the gradient NaN: the forward has said so, or could not. So do, as in PyTorch,
+      // logits that are NaN, of an ignored pixel too.
+      const bool known = label >= 0 && label < logits.classes, ignored = label == ignore_index;
+      T g = ignored ? T(0) : known ? constants.scale : T(NAN);
+      if (grad_per_pixel && !ignored) g *= grad[at];
+      if (pixel_weight && !ignored) g *= pixel_weight[at];
+      k.label[r] = known && !ignored ? label : logits.classes;
       k.log_sum[r] = log_sum[at];
       k.b[r] = g * (1 - smoothing) * (weight && known ? weight[label] : T(1));
       k.d[r] = g * (smoothing / T(logits.classes));

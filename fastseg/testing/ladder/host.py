@@ -1,7 +1,7 @@
 """Rung A: the CUDA kernels and their launchers, compiled for the host, on rows of the table, under sanitizers.
 
-`python -m fastseg.testing.ladder.host` runs all of it. What is compiled is what nvcc compiles: `csrc/*/*cuda.cu` and the
-kernels that they include. The shim is in `csrc/testing`.
+`python -m fastseg.testing.ladder.host` runs all of it. What is compiled is what nvcc compiles: `csrc/*/*cuda.cu`, and
+the kernels that they include. The shim is in `csrc/testing`.
 """
 
 import os
