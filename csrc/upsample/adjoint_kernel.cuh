@@ -33,9 +33,11 @@ constexpr int kTogether = sizeof(T) == 4 ? 8 : 4;
 __host__ __device__ constexpr int32_t slot(int32_t column) { return column + column / 16; }
 constexpr int kPitch = slot(kThreads) + 2;
 
+constexpr int32_t kRun = 16;  // output columns that are added one by one
+
 // Blocks that a multiprocessor should hold at once: bounds the registers.
 template <class T>
-constexpr int kBlocks = sizeof(T) == 4 ? 4 : 2;
+constexpr int kBlocks = sizeof(T) == 4 ? 2 : 1;
 
 constexpr int kSumBytes = 24 << 10;  // of dynamic shared memory for sums; with what is static, below 48 KiB
 
@@ -212,7 +214,7 @@ struct Losses {
   };
   struct Known {
     Column<S> column;
-    int32_t label[kDeep];  // -1: there is no such pixel
+    int32_t label[kDeep];  // -1: ignored; then a, b and d are 0, and NaN logits still make NaN, as in PyTorch
     T log_sum[kDeep], a[kDeep], b[kDeep], d[kDeep];
   };
 
@@ -235,15 +237,15 @@ struct Losses {
       const int64_t at = first + int64_t(r) * x.out;
       k.label[r] = -1;
       if (!mine || r >= s.rows) continue;
-      const int32_t label = load_label(target, target_type, at);
-      // A label that is no class makes the gradient NaN: the forward has said so, or could not. So do, as in PyTorch,
-      // logits that are NaN, of an ignored pixel too.
-      const bool known = label >= 0 && label < logits.classes, ignored = label == ignore_index;
-      T g = ignored ? T(0) : known ? constants.scale : T(NAN);
-      if (grad_per_pixel && !ignored) g *= grad[at];
-      if (pixel_weight && !ignored) g *= pixel_weight[at];
-      k.label[r] = known && !ignored ? label : logits.classes;
       k.log_sum[r] = log_sum[at];
+      const int32_t label = load_label(target, target_type, at);
+      if (label == ignore_index) continue;
+      // A label that is no class makes the gradient NaN: the forward has said so, or could not.
+      const bool known = label >= 0 && label < logits.classes;
+      T g = known ? constants.scale : T(NAN);
+      if (grad_per_pixel) g *= grad[at];
+      if (pixel_weight) g *= pixel_weight[at];
+      k.label[r] = known ? label : logits.classes;
       k.b[r] = g * (1 - smoothing) * (weight && known ? weight[label] : T(1));
       k.d[r] = g * (smoothing / T(logits.classes));
       k.a[r] = multiply_add(k.d[r], constants.weights, k.b[r]);
@@ -251,7 +253,7 @@ struct Losses {
     return k;
   }
 
-  __device__ void read(const Known& k, const Strip&, const T (&lower)[kDeep], int32_t c, int32_t,
+  __device__ void read(const Known& k, const Strip& s, const T (&lower)[kDeep], int32_t c, int32_t,
                        T (&value)[kDeep]) const {
     T above, below;
     k.column.at(c, above, below);
@@ -260,7 +262,7 @@ struct Losses {
     for (int r = 0; r < kDeep; ++r) {
       const T z = blend(above, 1 - lower[r], below, lower[r]);
       const T own = multiply_add(w, k.d[r], k.label[r] == c ? k.b[r] : T(0));
-      value[r] = k.label[r] < 0 ? T(0) : multiply_add(exponential(z - k.log_sum[r]), k.a[r], -own);
+      value[r] = r < s.rows ? multiply_add(exponential(z - k.log_sum[r]), k.a[r], -own) : T(0);
     }
   }
 };
@@ -300,17 +302,22 @@ __device__ inline void sum_columns(const Adjoint<S>& p, const Owned& own, const 
     const int32_t here = within(first[k + 1]), end = within(first[k + 2]);
     const bool last = own.column + k + 1 == p.x.in;  // its outputs have no neighbour on the right
     T above = 0, below = 0;
+    const auto add = [&](int32_t x, int32_t stop, auto weigh) {
+      while (x < stop) {  // sums of sums: long ones keep their digits
+        const int32_t pause = smaller(stop, x + kRun);
+        T run_above = 0, run_below = 0;
 #pragma unroll 2
-    for (int32_t x = p.x.in != p.x.out ? within(first[k]) : here; x < here; ++x) {
-      above = multiply_add(from[slot(x)].above, right[slot(x)], above);
-      below = multiply_add(from[slot(x)].below, right[slot(x)], below);
-    }
-#pragma unroll 2
-    for (int32_t x = here; x < end; ++x) {
-      const T weight = last ? T(1) : 1 - right[slot(x)];
-      above = multiply_add(from[slot(x)].above, weight, above);
-      below = multiply_add(from[slot(x)].below, weight, below);
-    }
+        for (; x < pause; ++x) {
+          const T weight = weigh(right[slot(x)]);
+          run_above = multiply_add(from[slot(x)].above, weight, run_above);
+          run_below = multiply_add(from[slot(x)].below, weight, run_below);
+        }
+        above += run_above;
+        below += run_below;
+      }
+    };
+    if (p.x.in != p.x.out) add(within(first[k]), here, [](T w) { return w; });
+    add(here, end, [&](T w) { return last ? T(1) : 1 - w; });
     T* const sum = sums + place * p.columns + k;
     const bool paired = s.above != s.below;
     sum[kAbove * plane] += paired ? above : above + below;
