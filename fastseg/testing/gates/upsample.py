@@ -10,7 +10,15 @@ from typing import Any
 from ..ladder.gate import Gate
 
 _LOSS = ("upsample_cross_entropy",)
-_ADJOINT: dict[str, Any] = {"threads": 256, "dynamic": (24 << 10) + 4 * 129, "barriers": 8}
+# Dynamic: 24 KiB of sums, and where the columns of a tile begin.
+_ADJOINT: dict[str, Any] = {
+    "registers": 128,
+    "occupancy": 0.25,
+    "threads": 256,
+    "dynamic": (24 << 10) + 4 * 129,
+    "barriers": 8,
+}
+_ADJOINT_DOUBLE = {**_ADJOINT, "registers": 216, "occupancy": 0.125}
 
 GATES = (
     # CUDA C++: 80 registers are three blocks of 256 threads.
@@ -25,21 +33,13 @@ GATES = (
     Gate("upsample/cross_entropy<float64>", _LOSS, registers=168, occupancy=0.125, threads=256, barriers=2),
     Gate("upsample/cross_entropy<*>", _LOSS, registers=80, occupancy=0.375, threads=256, barriers=2),
     Gate("upsample/reduce_loss<*>", _LOSS, registers=80, occupancy=0.375, threads=256, barriers=2),
-    # The gather-style backwards; 24 KiB of sums and the columns' bounds.
-    Gate(
-        "upsample/adjoint<float64,Given<*>", ("upsample_bilinear_backward",), registers=168, occupancy=0.125, **_ADJOINT
-    ),
-    Gate("upsample/adjoint<*,Given<*>", ("upsample_bilinear_backward",), registers=80, occupancy=0.25, **_ADJOINT),
-    Gate("upsample/adjoint<float64,Prob*>", ("upsample_softmax_backward",), registers=168, occupancy=0.125, **_ADJOINT),
-    Gate("upsample/adjoint<*,Prob*>", ("upsample_softmax_backward",), registers=80, occupancy=0.25, **_ADJOINT),
-    Gate(
-        "upsample/adjoint<float64,Loss*>",
-        ("upsample_cross_entropy_backward",),
-        registers=168,
-        occupancy=0.125,
-        **_ADJOINT,
-    ),
-    Gate("upsample/adjoint<*,Loss*>", ("upsample_cross_entropy_backward",), registers=80, occupancy=0.25, **_ADJOINT),
+    # The gather-style backwards: 128 registers are two blocks; in float64 one.
+    Gate("upsample/adjoint<float64,Given*", ("upsample_bilinear_backward",), **_ADJOINT_DOUBLE),
+    Gate("upsample/adjoint<float64,Prob*", ("upsample_softmax_backward",), **_ADJOINT_DOUBLE),
+    Gate("upsample/adjoint<float64,Loss*", ("upsample_cross_entropy_backward",), **_ADJOINT_DOUBLE),
+    Gate("upsample/adjoint<*,Given*", ("upsample_bilinear_backward",), **_ADJOINT),
+    Gate("upsample/adjoint<*,Prob*", ("upsample_softmax_backward",), **_ADJOINT),
+    Gate("upsample/adjoint<*,Loss*", ("upsample_cross_entropy_backward",), **_ADJOINT),
     # Triton.
     Gate("upsample/bilinear<*divisible*>", ("upsample_bilinear",), registers=80, occupancy=0.375, stores={128: 1}),
     Gate("upsample/bilinear<*>", ("upsample_bilinear",), registers=80, occupancy=0.375),
