@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from fastseg.testing.ladder.gate import Row
     from fastseg.testing.ladder.static import Report
 
@@ -92,7 +94,6 @@ def worst(rows: "list[Row]") -> "list[Row]":
 
 def _print(rows: "list[Row]", what: str) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     from fastseg.testing.ladder.gate import wide_share
@@ -107,15 +108,12 @@ def _print(rows: "list[Row]", what: str) -> None:
         cells = (row["arch"], row["registers"], row["shared"] + row["dynamic"], row["local"])
         rest = (row["instructions"], *wide, row["barriers"], row["tensor_cores"])
         table.add_row(row["kernel"], *map(str, cells), f"{row['occupancy']:.0%}", *map(str, rest))
-    console = Console()
-    console.print(table)
-    console.print("loads, stores: instructions on global memory, and how many of them move 128 bits or more per thread")
+    _show(table, "loads, stores: instructions on global memory, and how many of them move 128 bits or more per thread")
 
 
 def _predict(dtype: str, names: list[str] | None, as_json: bool) -> None:
     import torch
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     from fastseg.cli.errors import UserError
@@ -143,6 +141,14 @@ def _predict(dtype: str, names: list[str] | None, as_json: bool) -> None:
         table.add_column(name, justify="right")
     for case, mode, predicted in lines:
         table.add_row(f"{case.op} {mode} {case.id}", *(f"{p.ms:.3f} {p.bound[0]}" for p in predicted))
+    _show(table, "m: bound by memory; c: by arithmetic and the instructions around it")
+
+
+def _show(table: "Table", legend: str) -> None:
+    """The table in its full width, whatever the terminal's: a column that is left out would be missed."""
+    from rich.console import Console
+
     console = Console()
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
     console.print(table)
-    console.print("m: bound by memory; c: by arithmetic and the instructions around it")
+    console.print(legend)
