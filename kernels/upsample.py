@@ -148,8 +148,8 @@ def upsample(
     u = tl.load(lower + left, inside).to(compute) * to_left + tl.load(lower + right, inside).to(compute) * to_right
 
     whole = _denominator(height, ALIGN_CORNERS)
-    line = out + (plane * height + begin) * row
     for y in range(begin, end):
+        line = out + (plane * height + y) * row
         b = _weight(_numerator(y, source_height, height, ALIGN_CORNERS) - cell * whole, whole, compute)
         z = t * (1 - b) + u * b
         if THRESHOLD:
@@ -158,7 +158,6 @@ def upsample(
             tl.store(line + at, _rounded_to_bfloat16(z).to(tl.bfloat16), inside)
         else:
             tl.store(line + at, z.to(out.dtype.element_ty), inside)
-        line += row
 
 
 def largest_index(x: Tensor, out: Tensor, row: int, block: int) -> int:

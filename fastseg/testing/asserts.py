@@ -65,6 +65,19 @@ def _place(index: int, shape: torch.Size) -> tuple[int, ...]:
     return tuple(int(i) for i in torch.unravel_index(torch.tensor(index), shape))
 
 
+def assert_rounded(got: Tensor, truth: Tensor, error: float, what: str) -> None:
+    """A narrow result is a wide one, wrong by at most `error`, rounded to nearest once."""
+    finite = truth.isfinite()
+    least, most = (truth - error).to(got.dtype), (truth + error).to(got.dtype)
+    wrong = finite & ~((least <= got) & (got <= most))
+    if wrong.any():
+        at = _first(wrong)
+        raise AssertionError(
+            f"{what}{list(at)}: {got[at].item()!r} where the truth {truth[at].item()!r} rounds to "
+            f"{truth[at].to(got.dtype).item()!r} ({int(wrong.sum())} of {wrong.numel()} are wrong)"
+        )
+
+
 def assert_gradient(got: Tensor, truth: Tensor, plain: Tensor, floor: float, pixels: int, what: str) -> None:
     """A gradient [N, C, h, w]: as `assert_close`, and as a vector, by relative length of the error, angle to the truth
     and signed bias over so many independent pixels."""

@@ -17,6 +17,7 @@ from .signals import generator
 from .tolerances import compute_dtype, exponent, floor
 
 SEED = 20
+NARROW = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Truth:
         finite = x[x.isfinite()] if self.case.exponential else x[:0]
         through_exp = exponent(float(finite.abs().max()), x.shape[1]) if finite.numel() else 0.0
         return floor(dtype, max((1, *x.shape[2:])), through_exp)
+
+    def wide_error(self, exact: Tensor) -> float:
+        """Error granted to a result in the dtype that it was computed in, before it was rounded to a narrow one."""
+        finite = exact[exact.isfinite()]
+        return self.floor(compute_dtype(self.dtype)) * float(finite.abs().max()) if finite.numel() else 0.0
 
     @property
     def pixels(self) -> int:
@@ -125,6 +131,8 @@ def judge(case: Case, dtype: torch.dtype, got: Run) -> None:
         what = f"{case.name} {dtype} result {i}"
         if exact.is_floating_point():
             asserts.assert_close(value, exact, plain, right.floor(value.dtype), what)
+            if value.dtype in NARROW and not by_reference:
+                asserts.assert_rounded(value, exact, right.wide_error(exact), what)
             continue
         # The reference is plain PyTorch, with a source coordinate in float32.
         compare(value, exact, lambda: right.plain_band if by_reference else right.band, what)

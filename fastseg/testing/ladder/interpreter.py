@@ -1,0 +1,196 @@
+"""Triton's kernels in its interpreter, on the small rows of the table of cases.
+
+`python -m fastseg.testing.ladder.interpreter` starts a process of its own with TRITON_INTERPRET=1, because the choice is
+made at import and an access far out of bounds kills the process. There every tensor of a launch is moved between fences
+of NaN or the largest integer, so that an access out of bounds by a little is noticed too.
+"""
+
+import argparse
+import json
+import mmap
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..case import Case
+from ..check import inputs_of, judge, run_inputs
+from ..layouts import LAYOUTS, poison
+from ..selftest import Outcome, selftest
+from .kernels import TooLarge, launched, rows, use_kernels
+
+PATH = "triton/interpreter"
+PROGRAMS = 48  # of one launch: half a second
+FENCE = 4096  # elements, more than any tile
+FAR = 2**31  # elements from the first source row to the last
+_SPARSE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the rows, and the names of those that are too large for the interpreter."""
+
+    outcomes: list[Outcome]
+    left_out: list[str]
+
+    @property
+    def faults(self) -> list[str]:
+        return [f"{o.case} {o.dtype} {o.layout}: {o.fault}" for o in self.outcomes if o.fault]
+
+
+def interpret(
+    *,
+    op: str | None = None,
+    pattern: str = "",
+    fast: bool = False,
+    first: bool = False,
+    kernels: Path | None = None,
+) -> Report:
+    """Run rows in a process of its own.
+
+    Args:
+        op, pattern: which rows: of one op, with this in their name.
+        fast: only rows tagged `smoke`, and those tagged `odd` in one dtype each.
+        first: stop at the first fault.
+        kernels: a folder to take `fastseg.kernels` from.
+    """
+    given = {"--op": op, "--case": pattern, "--kernels": kernels}
+    options = [str(word) for pair in given.items() if pair[1] for word in pair]
+    options += [f"--{name}" for name, asked in (("fast", fast), ("first", first)) if asked]
+    command = [sys.executable, "-m", __spec__.name, "--child", *options]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    outcomes = [Outcome(**{**line, "paths": tuple(line["paths"])}) for line in said if "fault" in line]
+    if done.returncode:
+        last = said[-1] if said else {"case": "", "dtype": "", "layout": ""}
+        why = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        fault = f"the process ended with exit code {done.returncode}: {why[0]}"
+        row = {key: last[key] for key in ("case", "dtype", "layout")}
+        outcomes.append(Outcome(**row, paths=(), ran=True, fault=fault))
+    return Report(outcomes, [line["left_out"] for line in said if "left_out" in line])
+
+
+def _fenced(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A copy of x with its strides, and the fences before and behind it."""
+    reach = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
+    size = reach + 2 * FENCE
+    if reach < FAR:
+        buffer = torch.full((size,), poison(x.dtype), dtype=x.dtype)
+    else:
+        buffer = torch.frombuffer(mmap.mmap(-1, size * x.element_size(), flags=_SPARSE), dtype=x.dtype)
+        buffer[:FENCE] = buffer[-FENCE:] = poison(x.dtype)
+    return buffer.as_strided(x.shape, x.stride(), FENCE).copy_(x), buffer[:FENCE], buffer[-FENCE:]
+
+
+def _run(launch: Any) -> None:
+    if launch.programs > PROGRAMS:
+        raise TooLarge
+    tensors = {name: x for name, x in launch.arguments.items() if isinstance(x, Tensor)}
+    fenced = {name: _fenced(x) for name, x in tensors.items()}
+    moved = {name: copy for name, (copy, _, _) in fenced.items()}
+    launch.kernel[(launch.programs,)](**{**launch.arguments, **moved}, **launch.options)
+    for name, (copy, *fences) in fenced.items():
+        tensors[name].copy_(copy)
+        for fence, where in zip(fences, ("before", "behind"), strict=True):
+            intact = fence.isnan() if fence.is_floating_point() else fence == poison(fence.dtype)
+            if not intact.all():
+                raise AssertionError(f"the kernel wrote {where} {name}")
+
+
+def _far(case: Case, dtype: torch.dtype) -> Outcome:
+    """A row whose source rows lie so far apart that offsets pass 2^31."""
+    (x, *args), kwargs = inputs_of(case, dtype)
+    c, h, w = x.shape[1:]
+    step = FAR // (h - 1) + 1
+    strides = (c * w, w, step, 1)
+    reach = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, strides, strict=True))
+    memory = torch.frombuffer(mmap.mmap(-1, reach * x.element_size(), flags=_SPARSE), dtype=dtype)
+    inputs = (memory.as_strided(x.shape, strides).copy_(x), *args), kwargs
+    fault = ""
+    try:
+        judge(case, dtype, run_inputs(case, inputs, dtype))
+    except (AssertionError, RuntimeError) as error:
+        fault = f"{type(error).__name__}: {error}"
+    return Outcome(case.name, _name(dtype), "far", (), True, fault)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _outcomes(cases: Sequence[Case], fast: bool) -> Iterator[Outcome | str]:
+    """Every row in every dtype, each in the first layout that is small enough; which is tried first goes round. Names
+    of the rows that are too large."""
+    for i, case in enumerate(cases):
+        left_out = True
+        for j, dtype in enumerate(case.dtypes):
+            if fast and "smoke" not in case.tags and j != i % len(case.dtypes):
+                continue
+            for k in range(len(LAYOUTS)):
+                layout = LAYOUTS[(i + j + k) % len(LAYOUTS)]
+                _say({"case": case.name, "dtype": _name(dtype), "layout": layout})
+                with suppress(TooLarge):
+                    yield from selftest([case], PATH, layouts=[layout], dtypes=[dtype])
+                    left_out = False
+                    break
+        if left_out:
+            yield case.name
+    for op in sorted({case.op for case in cases}):
+        for case in [case for case in cases if case.op == op and "smoke" in case.tags][:1]:
+            _say({"case": case.name, "dtype": "bfloat16", "layout": "far"})
+            yield _far(case, torch.bfloat16)
+
+
+def _say(line: Any) -> None:
+    print(json.dumps(line), flush=True)
+
+
+def _child(asked: argparse.Namespace) -> None:
+    warnings.simplefilter("ignore")  # what has no Triton kernel runs its reference
+    torch.set_num_threads(1)
+    use_kernels(asked.kernels)
+    cases = rows(asked.op, asked.case)
+    if asked.fast:
+        cases = [case for case in cases if case.tags & {"smoke", "odd"}]
+    with launched(_run):
+        for outcome in _outcomes(cases, asked.fast):
+            _say({"left_out": outcome} if isinstance(outcome, str) else asdict(outcome))
+            if asked.first and isinstance(outcome, Outcome) and outcome.fault:
+                return
+
+
+def _main(arguments: Iterable[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description=__doc__)
+    parser.add_argument("--op")
+    parser.add_argument("--case", default="", help="part of the names of the rows")
+    parser.add_argument("--kernels", type=Path, help="a folder to take fastseg.kernels from")
+    parser.add_argument("--fast", action="store_true", help="rows tagged smoke; those tagged odd in one dtype each")
+    parser.add_argument("--first", action="store_true", help="stop at the first fault")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args(arguments if arguments is None else list(arguments))
+    if asked.child:
+        _child(asked)
+        return 0
+    report = interpret(op=asked.op, pattern=asked.case, fast=asked.fast, first=asked.first, kernels=asked.kernels)
+    ran = [outcome for outcome in report.outcomes if outcome.ran]
+    if asked.json:
+        print(json.dumps({"outcomes": [asdict(o) for o in report.outcomes], "left_out": report.left_out}))
+    else:
+        print(*report.faults, sep="\n", end="\n" if report.faults else "")
+        print(f"{len(ran)} launches interpreted, {len(report.faults)} wrong; more than {PROGRAMS} programs in every "
+              f"layout: {', '.join(report.left_out) or 'none'}")  # fmt: skip
+    return int(bool(report.faults) or not ran)
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
