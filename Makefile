@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 PARITY := .venv-parity
+VIZ := .venv-triton-viz
 NATIVE := $(shell find csrc -type f) CMakeLists.txt setup.py
 SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -12,13 +13,13 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: $(VENV)/built ## segment two portraits and compare stock PyTorch with fastseg
 	$(VENV)/bin/fastseg demo
 
 test: $(VENV)/built ## everything but the comparison with peers, under 15 minutes on two cores
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup --ignore tests/parity $(PYTEST)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup --ignore tests/parity --ignore tests/sanitizer $(PYTEST)
 
 parity: $(PARITY)/installed ## compare with torchvision, torchmetrics, scikit-learn and others
 	$(PARITY)/bin/python -m pytest tests/parity $(PYTEST)
@@ -27,6 +28,7 @@ gpu-check: $(VENV)/built $(VIZ)/installed ## prove the GPU kernels without a GPU
 	$(VENV)/bin/python -m fastseg.testing.ladder.host
 	$(VENV)/bin/python -m fastseg.testing.ladder.interpreter
 	$(VIZ)/bin/python -m fastseg.testing.ladder.sanitizer
+	$(VIZ)/bin/python -m pytest tests/sanitizer $(PYTEST)
 	$(VENV)/bin/fastseg gpu-report --compile
 	$(VENV)/bin/python -m fastseg.testing.ladder.mutation
 	$(VENV)/bin/python benchmarks/report.py
@@ -60,4 +62,12 @@ $(PARITY)/installed: $(VENV)/built
 	$(PARITY)/bin/python $(PIP_INSTALL) --no-deps torchvision
 	$(PARITY)/bin/python $(PIP_INSTALL) scikit-learn segmentation-models-pytorch timm
 	FASTSEG_NATIVE=0 $(PARITY)/bin/python $(PIP_INSTALL) --no-build-isolation -e ".[demo,test,train]"
+	touch $@
+
+# triton-viz 3.0 wants this Triton, whatever Triton the tests run with.
+$(VIZ)/installed: $(VENV)/installed
+	test -x $(VIZ)/bin/python || $(PYTHON) -m venv $(VIZ)
+	$(VIZ)/bin/python $(PIP_INSTALL) setuptools wheel torch
+	$(VIZ)/bin/python $(PIP_INSTALL) triton==3.7.1 triton-viz==3.0 numpy hypothesis pytest
+	FASTSEG_NATIVE=0 $(VIZ)/bin/python $(PIP_INSTALL) --no-build-isolation -e .
 	touch $@

@@ -1,8 +1,8 @@
 """Triton's kernels in its interpreter, on the small rows of the table of cases.
 
-`python -m fastseg.testing.ladder.interpreter` starts a process of its own with TRITON_INTERPRET=1, because the choice is
-made at import and an access far out of bounds kills the process. There every tensor of a launch is moved between fences
-of NaN or the largest integer, so that an access out of bounds by a little is noticed too.
+`python -m fastseg.testing.ladder.interpreter` starts a process of its own with TRITON_INTERPRET=1, because the choice
+is made at import and an access far out of bounds kills the process. There every tensor of a launch is moved between
+fences of NaN or the largest integer, so that an access out of bounds by a little is noticed too.
 """
 
 import argparse

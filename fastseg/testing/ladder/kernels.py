@@ -33,7 +33,7 @@ def use_kernels(folder: Path | None = None) -> None:
 def launched(by: Callable[[Any], None]) -> Iterator[None]:
     """Let `by(launch)` run what a launcher launches."""
     launch = import_module("fastseg.kernels._launch").Launch
-    before, launch.run = launch.run, by
+    before, launch.run = launch.run, lambda self: by(self)
     try:
         yield
     finally:

@@ -1,0 +1,65 @@
+"""Rung B: Triton kernels in the interpreter agree with the truth, and broken copies of them do not."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastseg import _triton, testing
+from fastseg.testing.ladder.interpreter import interpret
+from fastseg.testing.ladder.kernels import FOLDER
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(bool(_triton.why_not), reason=_triton.why_not)
+# What breaks, in which file, the expression, what it becomes, and words of the fault.
+BROKEN = {
+    "mask": ("upsample.py", "inside = at < row", "inside = at <= row", "the kernel wrote behind out"),
+    "rounding": ("upsample.py", "bits += 0x7FFF + ((bits >> 16) & 1)", "bits += 0", "rounds to"),
+    "upcast": ("upsample.py", "x.dtype == torch.bfloat16 and interpreted(upsample)", "False", "rounds to"),
+    "threshold": ("upsample.py", "z > tl.full", "z >= tl.full", "where the truth is 0"),
+    "int32": ("_launch.py", "return largest >= 2**31", "return False", ""),
+    "far": ("upsample.py", "line = out + ", "line = out + (1 << 40) + ", "ended with exit code -11"),
+}
+
+
+def broken(folder: Path, name: str) -> Path:
+    """A copy of the kernels with one thing changed."""
+    shutil.copytree(FOLDER, folder / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    file, old, new, _ = BROKEN[name]
+    text = (folder / "kernels" / file).read_text()
+    assert text.count(old) == 1, f"{file} has no {old!r}: give the mutant another place"
+    (folder / "kernels" / file).write_text(text.replace(old, new))
+    return folder / "kernels"
+
+
+def test_small_rows() -> None:
+    report = interpret(fast=True)
+    assert not report.faults, "\n".join(report.faults)
+    assert not report.left_out
+    assert all(outcome.ran for outcome in report.outcomes)
+    assert {o.layout for o in report.outcomes} == {*testing.LAYOUTS, "far"}
+    assert {o.dtype for o in report.outcomes} == {"float32", "float64", "bfloat16", "float16"}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_copy_is_caught(name: str, tmp_path: Path) -> None:
+    # Small integers at twice the size: no tie excuses another answer.
+    case = "upsample_threshold-ties_x2" if name == "threshold" else "upsample_bilinear-x2"
+    report = interpret(pattern=case, first=True, kernels=broken(tmp_path, name))
+    assert report.faults and BROKEN[name][3] in report.faults[0], report.faults
+
+
+def test_the_command_counts_and_fails() -> None:
+    command = [sys.executable, "-m", "fastseg.testing.ladder.interpreter", "--json"]
+
+    def call(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    done = call("--case", "upsample_bilinear-row_aligned")
+    said = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert [o["paths"][0] for o in said["outcomes"]] == ["upsample_bilinear:triton/interpreter"] * 4
+    assert call("--case", "no such row").returncode == 1
