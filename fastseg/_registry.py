@@ -25,8 +25,8 @@ _warned: set[str] = set()
 class Op:
     """One declared op: the overloads PyTorch dispatches, its reference, and what its native kernels take.
 
-    `overload` takes a kernel where there is one, `slow` never does; `reference` is the function behind `slow`. `triton`
-    is the stem of its Triton kernel, if that is what runs on a GPU.
+    `overload` takes a kernel where there is one, `slow` never does; `reference` is the function behind `slow`. On a GPU
+    runs its Triton kernel, of the stem `triton`, or else its compiled one, if the CUDA library has `cuda`.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Op:
     reference: Callable[..., Any]
     dtypes: tuple[torch.dtype, ...]
     triton: str | None
+    cuda: bool
 
 
 OPS: dict[str, Op] = {}
@@ -98,7 +99,8 @@ def declare(
         return overload
 
     overload, slow = (register(namespace, library) for namespace, library in _libraries.items())
-    OPS[name] = Op(name, overload, slow, reference, dtypes, triton)
+    # Asked once: torch.compile cannot follow the question.
+    OPS[name] = Op(name, overload, slow, reference, dtypes, triton, has_kernel(name, "CUDA"))
     if triton and not _triton.why_not:
         launch = _triton.launcher(name, triton)
 
@@ -168,7 +170,7 @@ def _absence(op: Op, kernels: str, device: str) -> str:
         return f"{op.name} has no {kernels} kernel"
     if missing := _triton.why_not if op.triton else _native.cuda_why_not:
         return missing
-    if kernels == "cuda" and not has_kernel(op.name, "CUDA"):
+    if kernels == "cuda" and not op.cuda:
         return f"{op.name} has no cuda kernel"
     where = _triton.device if op.triton else "cuda"
     return "" if device == where else f"{kernels} kernels take {where} tensors here, not {device}"

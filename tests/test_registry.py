@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -284,7 +285,7 @@ def test_what_cuda_tensors_run_on(name: str, path: str, reasons: list[str], monk
     assert told() == [reason.format(absent="libfastseg_cuda.so was not built") for reason in reasons]
     monkeypatch.setattr(_native, "cuda_why_not", "")
     assert told() == [reason.format(absent=f"{name} has no cuda kernel") for reason in reasons]
-    monkeypatch.setattr(_registry, "has_kernel", lambda name, key: key == "CUDA")
+    op = replace(op, cuda=True)
     assert told() == [reason.format(absent="") for reason in reasons]
 
 
@@ -302,6 +303,8 @@ def test_the_interpreter_takes_the_place_of_the_library() -> None:
         "    print(path('auto', ops.upsample_bilinear), path('triton', ops.upsample_threshold), not caught)\n"
         "    print(path('auto', ops.upsample_softmax), path('reference', ops.upsample_bilinear), len(caught))\n"
         "    ops.upsample_bilinear(x, (8, 10)).sum().backward()\n"
+        "compiled = torch.compile(lambda x: ops.upsample_bilinear(x, (8, 10)), fullgraph=True, backend='aot_eager')\n"
+        "torch.testing.assert_close(compiled(x), ops.upsample_bilinear(x, (8, 10)))\n"
         "print(fastseg.describe('upsample_bilinear', x, (8, 10)).path, _native.why_not)\n"
     )
     done = python(code, TRITON_INTERPRET="1")
