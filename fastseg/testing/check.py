@@ -14,7 +14,7 @@ from .bands import Band
 from .case import Case, Inputs
 from .layouts import with_layout
 from .signals import generator
-from .tolerances import compute_dtype, exponent, floor
+from .tolerances import compute_dtype, exponent, floor, sum_floor
 
 SEED = 20
 NARROW = (torch.bfloat16, torch.float16)
@@ -56,16 +56,30 @@ class Truth:
         through_exp = exponent(float(finite.abs().max()), x.shape[1]) if finite.numel() else 0.0
         return floor(dtype, max((1, *x.shape[2:])), through_exp)
 
+    def gradient_floor(self, dtype: torch.dtype) -> float:
+        """The same for a gradient, which sums the outputs of the four cells around a source pixel."""
+        x = self.inputs[0][0]
+        height, width = self.size
+        ratio = height * width / max(1, x.shape[2] * x.shape[3])
+        return self.floor(dtype) + sum_floor(dtype, 4 * ratio)
+
     def wide_error(self, exact: Tensor) -> float:
         """Error granted to a result in the dtype that it was computed in, before it was rounded to a narrow one."""
         finite = exact[exact.isfinite()]
         return self.floor(compute_dtype(self.dtype)) * float(finite.abs().max()) if finite.numel() else 0.0
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        given = self.inputs[0][1]
+        height, width = given.shape[1:] if isinstance(given, Tensor) else given
+        return height, width
+
+    @property
     def pixels(self) -> int:
         """Of the source or of the result, whichever has fewer."""
-        x, given = self.inputs[0][:2]
-        height, width = given.shape[1:] if isinstance(given, Tensor) else given
+        x = self.inputs[0][0]
+        height, width = self.size
         return int(x.shape[0] * min(x.shape[2] * x.shape[3], height * width))
 
     @cached_property
@@ -141,7 +155,7 @@ def judge(case: Case, dtype: torch.dtype, got: Run) -> None:
     gradients = zip(got.gradients, right.exact.gradients, right.plain.gradients, strict=True)
     for i, (value, exact, plain) in enumerate(gradients):
         what = f"{case.name} {dtype} gradient {i}"
-        asserts.assert_gradient(value, exact, plain, right.floor(value.dtype), right.pixels, what)
+        asserts.assert_gradient(value, exact, plain, right.gradient_floor(value.dtype), right.pixels, what)
 
 
 def assert_paths(got: Run, expected: str) -> None:

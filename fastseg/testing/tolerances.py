@@ -30,6 +30,11 @@ EXP_EPSILONS = 2
 # the extent of the source, in pixels, and that moves the value by as much times the slope.
 FLOAT64_EXTENT_EPSILONS = 4
 
+# A gradient is a sum over the outputs that reach a source pixel. PyTorch's float64 backward, the truth, adds n of them
+# one after the other: against long double it is off by 28 epsilons on the row x1000 (6,000 outputs), where
+# our kernels, which add in runs, are off by 2. Roundings that have no preferred sign add up to sqrt(n) / 2.
+FLOAT64_SUM_EPSILONS = 0.5
+
 # Two classes may change places only where they are this near, in units in the last place of the largest corner: each
 # value is off by at most 2 ulp (weights rounded once, two products, a sum), the difference by twice that.
 TIE_ULPS = 4
@@ -64,6 +69,11 @@ def floor(dtype: torch.dtype, extent: int, exponent: float = 0.0) -> float:
     epsilons = FLOOR_EPSILONS[dtype] + (FLOAT64_EXTENT_EPSILONS * extent if dtype == torch.float64 else 0)
     wide = torch.finfo(compute_dtype(dtype)).eps
     return epsilons * torch.finfo(dtype).eps + EXP_EPSILONS * exponent * wide
+
+
+def sum_floor(dtype: torch.dtype, terms: float) -> float:
+    """What is granted to a gradient beside `floor`: the rounding of the truth's own sum of so many terms."""
+    return FLOAT64_SUM_EPSILONS * math.sqrt(terms) * torch.finfo(dtype).eps if dtype == torch.float64 else 0.0
 
 
 def exponent(largest: float, classes: int) -> float:
