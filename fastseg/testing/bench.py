@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from .. import _registry
+from .._trace import trace
 from ..profiler import measure
 from . import tolerances
 from .bed import Bed, cpu_bed
@@ -75,7 +75,7 @@ def measure_row(
             gate(case, dtype, layout, bed)
             names = contender_names(case.op, compiled=compiled)
             contenders = {name: contender(case, name, mode, dtype, layout, bed.device) for name in names}
-            with FlopCounterMode(display=False) as counter, _registry.trace() as paths:
+            with FlopCounterMode(display=False) as counter, trace() as paths:
                 result = contenders[OURS].call()
             for name, other in contenders.items():
                 assert_same_job(result, other.call(), name)
