@@ -133,7 +133,8 @@ def test_the_path_of_a_row_is_what_the_timed_call_took(bed: Bed, monkeypatch: py
 
         def __exit__(self, *_: object) -> None: ...
 
-    monkeypatch.setattr("fastseg._registry.trace", Trace)
+    for module in ("bench", "check"):
+        monkeypatch.setattr(f"fastseg.testing.{module}.trace", Trace)
     rows = measure_row(CASE, "both", bed=replace(bed, path=path.__getitem__), seconds=0, compiled=False)
     assert rows[0]["path"] == "triton+cuda"
 
