@@ -15,8 +15,10 @@ class Counting {
         counts_(zeros(out, {out.numel()}, ScalarType::Long)),
         bad_target_(out, true),
         bad_prediction_(out, true),
-        histogram{labels_.data_ptr(), type_, int32_t(out.size(0)), int32_t(ignore_index),
-                  (Fault*)counts_.data_ptr(), bad_target_.first(), bad_prediction_.first()} {}
+        histogram{labels_.data_ptr(),         type_,
+                  int32_t(out.size(0)),       int32_t(ignore_index),
+                  (Fault*)counts_.data_ptr(), bad_target_.first(),
+                  bad_prediction_.first()} {}
 
   int64_t dynamic_bytes() const { return histogram.in_shared() ? histogram.cells() * int64_t(sizeof(unsigned)) : 0; }
 

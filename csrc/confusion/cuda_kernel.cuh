@@ -1,8 +1,8 @@
 // Confusion matrices: pairs of target and prediction, counted in shared memory.
 //
-// Each block has a histogram of int32 in shared memory, each thread the length of its current run of equal pairs, so that
-// smooth labels cost one atomic for a run and not for a pixel. Blocks add their histograms to int64 counts; integers, so
-// that any order gives the same. More than 108 classes are counted in device memory.
+// Each block has a histogram of int32 in shared memory, each thread the length of its current run of equal pairs, so
+// that smooth labels cost one atomic for a run and not for a pixel. Blocks add their histograms to int64 counts;
+// integers, so that any order gives the same. More than 108 classes are counted in device memory.
 //
 // Reads a target and a prediction for each pixel, 16 labels of a byte at a time, and little else; from logits the
 // prediction is a label of upsample/argmax_kernel.cuh that is never stored.
@@ -13,8 +13,8 @@
 namespace fastseg {
 
 constexpr int kCountThreads = 256;
-constexpr int kLabels = 16;           // consecutive pixels of a thread
-constexpr int kSharedCells = 11776;   // 46 KiB of int32
+constexpr int kLabels = 16;             // consecutive pixels of a thread
+constexpr int kSharedCells = 11776;     // 46 KiB of int32
 constexpr int64_t kCountBlocks = 1024;  // a histogram each: more would cost more to add than they hide
 
 // Counts the labels that a thread is given. All threads of a block begin and end together.
@@ -87,7 +87,8 @@ __global__ void __launch_bounds__(kCountThreads)
     count_pairs(Histogram histogram, const void* prediction, Int prediction_type, int64_t n, bool bytes) {
   histogram.begin();
   const int64_t runs = (n + kLabels - 1) / kLabels;
-  for (int64_t i = int64_t(blockIdx.x) * kCountThreads + threadIdx.x; i < runs; i += int64_t(gridDim.x) * kCountThreads) {
+  for (int64_t i = int64_t(blockIdx.x) * kCountThreads + threadIdx.x; i < runs;
+       i += int64_t(gridDim.x) * kCountThreads) {
     const int64_t first = i * kLabels;
     if (bytes && first + kLabels <= n) {
       const Bytes expected = load_bytes(histogram.target, first), predicted = load_bytes(prediction, first);
@@ -105,7 +106,8 @@ __global__ void __launch_bounds__(kCountThreads)
 __global__ void __launch_bounds__(kCountThreads) add_counts(const Histogram histogram, int64_t* out) {
   const bool bad = *histogram.bad_target || *histogram.bad_prediction;
   const int64_t cells = histogram.cells();
-  for (int64_t i = int64_t(blockIdx.x) * kCountThreads + threadIdx.x; i < cells; i += int64_t(gridDim.x) * kCountThreads)
+  for (int64_t i = int64_t(blockIdx.x) * kCountThreads + threadIdx.x; i < cells;
+       i += int64_t(gridDim.x) * kCountThreads)
     out[i] = bad ? INT64_MAX : out[i] + int64_t(histogram.counts[i]);
 }
 

@@ -35,7 +35,7 @@ constexpr int kPitch = slot(kThreads) + 2;
 
 constexpr int32_t kRun = 16;  // output columns that are added one by one
 
-// Blocks that a multiprocessor should hold at once: bounds the registers.
+// Blocks that a multiprocessor should hold at once: bounds the registers, without spilling any.
 template <class T>
 constexpr int kBlocks = sizeof(T) == 4 ? 2 : 1;
 
@@ -133,12 +133,12 @@ struct Given {
   }
 };
 
-// Of upsample_softmax: p (g - sum of g p). Few rows at a time, so that the second read of a strip hits a cache.
+// Of upsample_softmax: p (g - sum of g p). A row at a time, so that the second read of a strip hits a cache.
 template <class S>
 struct Probabilities {
   using T = Wide<S>;
   static constexpr bool kEveryClass = true;
-  static constexpr int kDeep = sizeof(S) == 2 ? 2 : 1;
+  static constexpr int kDeep = 1;
   Planes<S> grad, output;
 
   struct Constants {};

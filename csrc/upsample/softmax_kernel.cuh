@@ -135,7 +135,8 @@ __global__ void __launch_bounds__(kThreads, kResident<S>) softmax(const Softmax<
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreads, kResident<S>) confidence(const Softmax<S> p, void* labels, Int type, Wide<S>* out) {
+__global__ void __launch_bounds__(kThreads, kResident<S>)
+    confidence(const Softmax<S> p, void* labels, Int type, Wide<S>* out) {
   using T = Wide<S>;
   for (int64_t task = blockIdx.x; task < p.cells.tasks(); task += gridDim.x) {
     const CellTile tile(p.cells, task);

@@ -133,8 +133,8 @@ def test_the_path_of_a_row_is_what_the_timed_call_took(bed: Bed, monkeypatch: py
 
         def __exit__(self, *_: object) -> None: ...
 
-    for module in ("bench", "check"):
-        monkeypatch.setattr(f"fastseg.testing.{module}.trace", Trace)
+    for place in ("testing.bench", "_trace"):
+        monkeypatch.setattr(f"fastseg.{place}.trace", Trace)
     rows = measure_row(CASE, "both", bed=replace(bed, path=path.__getitem__), seconds=0, compiled=False)
     assert rows[0]["path"] == "triton+cuda"
 
