@@ -53,7 +53,7 @@ class CMakeBuild(build_ext):
         print(f"fastseg: built {state}", file=sys.stderr)
 
     def state(self, cuda: str) -> str:
-        if (self.package() / "lib" / "libfastseg_cuda.so").exists():
+        if cuda != "0" and (self.destination() / "lib" / "libfastseg_cuda.so").exists():
             return "with the native library and the CUDA kernels"
         absent = {"0": "FASTSEG_CUDA=0"}.get(CUDA, "nvcc was not found" if cuda != "0" else "nvcc failed")
         return f"with the native library, without CUDA kernels: {absent}"
@@ -66,13 +66,13 @@ class CMakeBuild(build_ext):
             return f"{error.cmd[0]} failed with code {error.returncode}"
         return ""
 
-    def package(self) -> Path:
+    def destination(self) -> Path:
         return ROOT / "fastseg" if self.inplace else Path(self.build_lib).resolve() / "fastseg"
 
     def build(self, cuda: str) -> None:
         import torch
 
-        package = self.package()
+        package = self.destination()
         kind = "Debug" if os.environ.get("DEBUG") == "1" else "Release"
         folder = ROOT / "build" / f"native-{kind}"  # kept, so that the next build compiles what changed
         torch_root = Path(torch.__file__).parent

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastseg import _native, testing
+from fastseg import _native, _registry, testing
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not _native.loaded, reason="the library is looked at: " + _native.why_not)
@@ -17,31 +17,54 @@ def output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def undefined() -> list[str]:
+def undefined(library: Path) -> list[str]:
     """Names that the loader must find elsewhere, without their versions."""
-    lines = output("nm", "-D", "--undefined-only", str(_native.LIBRARY)).splitlines()
+    lines = output("nm", "-D", "--undefined-only", str(library)).splitlines()
     return [line.split()[-1].split("@")[0] for line in lines]
 
 
-def test_it_needs_no_python() -> None:
-    assert not [name for name in undefined() if name.startswith(("Py", "_Py"))]
+@pytest.fixture(params=["cpu", "cuda"])
+def library(request: pytest.FixtureRequest) -> Path:
+    found = {"cpu": _native.LIBRARY, "cuda": _native.CUDA_LIBRARY}[request.param]
+    if not found.exists():
+        pytest.skip(f"{found.name} was not built: no nvcc")
+    return found
 
 
-def test_it_needs_nothing_of_torch_but_the_stable_abi() -> None:
-    names = undefined()
+def test_it_needs_no_python(library: Path) -> None:
+    assert not [name for name in undefined(library) if name.startswith(("Py", "_Py"))]
+
+
+def test_it_needs_nothing_of_torch_but_the_stable_abi(library: Path) -> None:
+    names = undefined(library)
     assert any(name.startswith("aoti_torch_") for name in names)
     demangled = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout
     assert not re.findall(r"^.*\b(?:at|c10|torch)::.*$", demangled, re.MULTILINE)
 
 
-def test_it_exports_nothing_that_a_kernel_defines() -> None:
-    exported = output("nm", "-D", "--defined-only", "-C", str(_native.LIBRARY)).splitlines()
+def test_it_exports_nothing_that_a_kernel_defines(library: Path) -> None:
+    exported = output("nm", "-D", "--defined-only", "-C", str(library)).splitlines()
     assert not [line for line in exported if "fastseg::" in line or re.search(r"_(?:base|avx2|avx512)$", line)]
 
 
-def test_it_loads_with_torch_2_10() -> None:
-    report = output(str(Path(sys.executable).parent / "torch-abi-audit"), str(_native.LIBRARY))
+def test_it_loads_with_torch_2_10(library: Path) -> None:
+    report = output(str(Path(sys.executable).parent / "torch-abi-audit"), str(library))
     assert "STABLE" in report and re.search(r"min(?:imum)? torch\W+2\.10", report, re.IGNORECASE), report
+
+
+@pytest.mark.skipif(not _native.CUDA_LIBRARY.exists(), reason="libfastseg_cuda.so was not built: no nvcc")
+def test_the_cuda_library_loads_without_cuda() -> None:
+    """Next to a torch without CUDA: it brings its CUDA runtime, and every op that is not Triton's."""
+    needed = output("readelf", "-d", str(_native.CUDA_LIBRARY))
+    assert "libcuda" not in needed, needed
+    code = (
+        "import torch, fastseg\n"
+        "from fastseg import _native, _registry\n"
+        "torch.ops.load_library(str(_native.CUDA_LIBRARY))\n"
+        "print(*(n for n, op in _registry.OPS.items() if _registry.has_kernel(n, 'CUDA') or op.triton))\n"
+        "fastseg.ops.upsample_argmax(torch.randn(1, 3, 4, 5), (8, 10))\n"
+    )
+    assert set(output(sys.executable, "-c", code).split()) == set(_registry.OPS)
 
 
 def test_no_object_of_an_instruction_set_has_a_weak_symbol() -> None:
