@@ -1,0 +1,241 @@
+"""Which mutants go red: a process that has all truths ready and forks for each mutant, which may crash.
+
+`python -m fastseg.testing.ladder.mutant_runs ORDER` is that process. It prints a line of JSON for each mutant.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import torch
+
+from .. import check
+from ..case import find_cases
+from ..data_errors import check_data_errors
+from ..selftest import deterministic, layouts_of, selftest
+from . import host
+from .rows import backwards
+
+PROCESSES = 2
+SPARE = 20  # seconds of the processor that a mutant has beyond ten times what its rows take
+NUMBERS = 8192
+BAD_LABELS = (3, 200, -5)  # of three classes
+Job = tuple[str, str, str]  # case, dtype, layout
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a process is asked for.
+
+    Args:
+        library: that holds the mutants.
+        mutants: their numbers.
+        sanitizer: empty: results are judged; else only what the sanitizer says counts.
+        jobs: of each mutant; none: those that reach it.
+        seconds: of rows for each mutant, as they take them unchanged and without a sanitizer.
+        operations: of `fastseg.ops`; empty: all.
+    """
+
+    library: str
+    mutants: tuple[int, ...]
+    sanitizer: str = ""
+    jobs: Mapping[int, Sequence[Job]] = field(default_factory=dict)
+    seconds: float = 6.0
+    operations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a mutant: `how` it was found out, empty where it was not; the rows that would be next."""
+
+    mutant: int
+    how: str
+    why: str
+    jobs: tuple[Job, ...]
+
+
+def run(order: Order) -> Iterator[Verdict]:
+    """Run mutants in a process of its own; mutant 0 is the unchanged kernel and has to stay green."""
+    environment = {**os.environ, **host.environment(Path(order.library), order.sanitizer)}
+    command = [*host.prefix(order.sanitizer), sys.executable, "-m", __name__, json.dumps(asdict(order))]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            told = json.loads(line)
+            verdict = Verdict(told["mutant"], told["how"], told["why"], tuple(tuple(job) for job in told["jobs"]))
+            if verdict.mutant == 0 and verdict.how:
+                process.kill()
+                raise RuntimeError(f"fastseg::mutation: the unchanged kernels must be green, got {verdict.why}")
+            yield verdict
+    if process.returncode:
+        raise RuntimeError(f"fastseg::mutation: the runs must end, got exit code {process.returncode}")
+
+
+def forked(work: Iterable[tuple[int, Callable[[], tuple[str, str]], float]]) -> Iterator[tuple[int, str, str]]:
+    """Do each piece of work in a fork of this process, which must have one thread: number, how and why it went red.
+
+    Time is that of the processor, so that a busy machine kills nothing.
+    """
+    waiting: dict[int, tuple[int, int]] = {}
+
+    def reap() -> tuple[int, str, str]:
+        pid, status = os.wait()
+        number, pipe = waiting.pop(pid)
+        with os.fdopen(pipe) as said:
+            text = said.read()
+        if text:
+            how, why = json.loads(text)
+            return number, how, why
+        code = os.waitstatus_to_exitcode(status)
+        if code == 0:
+            return number, "", ""
+        return number, "time" if -code in (signal.SIGXCPU, signal.SIGKILL) else "crash", f"exit code {code}"
+
+    for number, task, seconds in work:
+        if len(waiting) == PROCESSES:
+            yield reap()
+        readable, writable = os.pipe()
+        if pid := os.fork():
+            os.close(writable)
+            waiting[pid] = number, readable
+        else:
+            _child(task, writable, seconds)
+    while waiting:
+        yield reap()
+
+
+def _child(task: Callable[[], tuple[str, str]], pipe: int, seconds: float) -> None:
+    """Never returns."""
+    limit = int(seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    if not os.environ.get("FASTSEG_MUTATION_DEBUG"):
+        os.dup2(nowhere, 2)
+    how, why = task()
+    if how:
+        os.write(pipe, json.dumps((how, why[:500])).encode())
+    os._exit(0)
+
+
+def find_jobs(operations: Sequence[str] = ()) -> list[Job]:
+    """Small rows: every case in its first dtype, smoke and odd ones in all dtypes and layouts; and bad labels."""
+    jobs: list[Job] = [] if operations else [("data errors", str(value), "") for value in BAD_LABELS]
+    for case in find_cases():
+        if "bench" in case.tags or (operations and case.op not in operations):
+            continue
+        layouts = layouts_of(case)
+        dtypes = case.dtypes if len(layouts) > 1 else case.dtypes[:1]
+        for i, dtype in enumerate(dtypes):
+            jobs += [(case.name, str(dtype).removeprefix("torch."), layout) for layout in layouts[: 2 if i else 3]]
+    return jobs
+
+
+@cache
+def _cases() -> dict[str, check.Case]:
+    return {case.name: case for case in find_cases()}
+
+
+def red(job: Job, judged: bool) -> tuple[str, str]:
+    """How and why a job goes red here."""
+    name, dtype, layout = job
+    try:
+        if name == "data errors":
+            check_data_errors("cpu", int(dtype))
+            with backwards():
+                check_data_errors("cpu", int(dtype))
+        elif judged:
+            (outcome,) = selftest([_cases()[name]], host.PATH, layouts=[layout], dtypes=[getattr(torch, dtype)],
+                                  repeat=backwards)  # fmt: skip
+            if outcome.fault:
+                how = "backwards" if "a repeat" in outcome.fault else "values"
+                return how, f"{name} {dtype} {layout}: {outcome.fault}"
+        else:
+            check.run(_cases()[name], getattr(torch, dtype), layout)
+            with backwards():
+                check.run(_cases()[name], getattr(torch, dtype), layout)
+    except Exception as error:
+        return "values", f"{name} {dtype} {layout}: {error}"
+    return "", ""
+
+
+def by_turns(costs: Mapping[Job, float], seconds: float) -> list[Job]:
+    """Jobs of every op, dtype and layout by turns, the cheapest of each first, as long as the time lasts."""
+    groups: dict[tuple[str, str, str], list[Job]] = {}
+    for job in sorted(costs, key=lambda job: costs[job]):
+        groups.setdefault((job[0].split("-")[0], *job[1:]), []).append(job)
+    chosen: list[Job] = []
+    for job in filter(None, chain.from_iterable(zip_longest(*groups.values()))):
+        if (seconds := seconds - costs[job]) < 0 and chosen:
+            break
+        chosen.append(job)
+    return chosen
+
+
+def _reached(order: Order, library: ctypes.CDLL) -> tuple[dict[Job, float], dict[int, list[Job]]]:
+    """What each job takes, unchanged, and which mutants it would have met."""
+    marks = (ctypes.c_ubyte * NUMBERS).in_dll(library, "fastseg_reached")
+    costs, met = {}, {mutant: [] for mutant in order.mutants}
+    for job in find_jobs(order.operations):
+        if job[0] in _cases():
+            right = check.truth(_cases()[job[0]], getattr(torch, job[1]))
+            _ = right.band, right.plain_band  # are computed once, here
+        ctypes.memset(marks, 0, NUMBERS)
+        started = time.process_time()
+        how, why = red(job, judged=True)
+        costs[job] = time.process_time() - started
+        if how:
+            _say(Verdict(0, how, why, (job,)))
+            sys.exit()
+        hit = bytes(marks)
+        for mutant, jobs in met.items():
+            if hit[mutant]:
+                jobs.append(job)
+    return costs, met
+
+
+def _say(verdict: Verdict) -> None:
+    print(json.dumps(asdict(verdict)), flush=True)
+
+
+def main() -> None:
+    """Serve the order of the first argument."""
+    order = Order(**json.loads(sys.argv[1]))
+    torch.set_num_threads(1)
+    check.truth = cache(check.Truth)  # all of them: forks share them
+    library = ctypes.CDLL(order.library)
+    alive = ctypes.c_int.in_dll(library, "fastseg_mutant")
+    jobs: dict[int, Sequence[Job]] = {int(k): [(j[0], j[1], j[2]) for j in v] for k, v in order.jobs.items()}
+    seconds = dict.fromkeys(order.mutants, 20 * order.seconds)
+    with deterministic():
+        if not order.sanitizer:
+            costs, met = _reached(order, library)
+            jobs = {k: by_turns({job: costs[job] for job in v}, order.seconds) for k, v in met.items()}
+            seconds = {k: 10 * sum(costs[job] for job in v) for k, v in jobs.items()}
+
+        def task(mutant: int) -> Callable[[], tuple[str, str]]:
+            def look() -> tuple[str, str]:
+                alive.value = mutant
+                return next(filter(any, (red(job, not order.sanitizer) for job in jobs[mutant])), ("", ""))
+
+            return look
+
+        work = ((k, task(k), seconds[k] + SPARE) for k in order.mutants)
+        for mutant, how, why in forked(work):
+            how = order.sanitizer if order.sanitizer and how == "crash" else how
+            _say(Verdict(mutant, how, why, tuple(jobs[mutant])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Rung D: change one thing in a kernel at a time, and see the rungs A and B go red.
+
+`python -m fastseg.testing.ladder.mutation` runs the mutants of every kernel file that changed since its line of
+`benchmarks/results/gpu_mutation.jsonl` was written, and writes it anew.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import pkgutil
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from . import host, interpreted_mutants, mutant_runs
+from .mutant_runs import Order
+from .mutants import Mutant, mutated
+from .sources import ROOT, digest
+
+RESULTS = ROOT / "benchmarks" / "results" / "gpu_mutation.jsonl"
+COMMAND = "python -m fastseg.testing.ladder.mutation"
+SHARE = 0.95  # of the mutants of a file, that have to be killed
+STAGES = {"": 6.0, "address": 1.0, "thread": 1.0}  # sanitizer -> seconds of rows for each mutant
+Row = dict[str, Any]
+
+
+def kernel_files() -> list[Path]:
+    """Every file of CUDA or Triton kernels."""
+    cuda = sorted(ROOT.glob("csrc/*/*.cuh"))
+    return cuda + [path for path in sorted(ROOT.glob("kernels/*.py")) if "@triton.jit" in path.read_text()]
+
+
+def name_of(path: Path) -> str:
+    """As it stands in the report."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def write_mutants(files: Iterable[Path], tree: Path) -> list[Mutant]:
+    """Copy `csrc` to `tree/csrc` with all mutants of these files in it; the first is number 1."""
+    copy, mutants = tree / "csrc", []
+    texts = {path: path.read_text() for path in sorted((ROOT / "csrc").rglob("*")) if path.is_file()}
+    for path in files:
+        texts[path], found = mutated(texts[path], name_of(path), 1 + len(mutants))
+        mutants += found
+    if len(mutants) >= mutant_runs.NUMBERS:
+        raise ValueError(f"fastseg::mutation: there must be less than {mutant_runs.NUMBERS} mutants in one library")
+    texts[ROOT / "csrc/testing/cuda_on_host.h"] += '#include "mutants.h"\n'
+    rules = ROOT / "csrc/testing/CMakeLists.txt"
+    texts[rules] = texts[rules].replace("-Wall -Wextra -Werror", "-w")
+    shutil.rmtree(copy, ignore_errors=True)
+    for path, text in texts.items():
+        target = copy / path.relative_to(ROOT / "csrc")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+    return mutants
+
+
+def run_cuda(files: Sequence[Path], tree: Path, progress: Progress) -> Iterator[tuple[Mutant, str]]:
+    """Mutants of CUDA kernels and what kills each: the values first, then the sanitizers for those that live on."""
+    mutants = dict(enumerate(write_mutants(files, tree), 1))
+    alive, jobs = tuple(mutants), {}
+    for sanitizer, seconds in STAGES.items():
+        task = progress.add_task(sanitizer or "values", total=len(alive))
+        library = host.build(sanitizer, tree / "csrc", tree / (sanitizer or "values"))
+        survivors = []
+        for verdict in mutant_runs.run(Order(str(library), (0, *alive), sanitizer, jobs, seconds)):
+            progress.advance(task)
+            if verdict.mutant and verdict.how:
+                yield mutants[verdict.mutant], verdict.how
+            elif verdict.mutant:
+                survivors.append(verdict)
+        alive, jobs = tuple(v.mutant for v in survivors), {v.mutant: v.jobs for v in survivors}
+    yield from ((mutants[mutant], "") for mutant in alive)
+
+
+def reasons() -> dict[str, str]:
+    """Why survivors are no gap: `SURVIVORS` of the modules in fastseg/testing/gates, by file and key."""
+    from .. import gates as stems
+
+    modules = [importlib.import_module(f"{stems.__name__}.{m.name}") for m in pkgutil.iter_modules(stems.__path__)]
+    found = [getattr(module, "SURVIVORS", {}) for module in modules]
+    return {f"{file} {key}": why for one in found for file, keys in one.items() for key, why in keys.items()}
+
+
+def row_of(path: Path, verdicts: Sequence[tuple[Mutant, str]]) -> Row:
+    """The line of one file."""
+    known, survivors = reasons(), [mutant for mutant, how in verdicts if not how]
+    killed = Counter(how for _, how in verdicts if how)
+    return {
+        "file": name_of(path),
+        "sha256": digest(path),
+        "mutants": len(verdicts),
+        "killed": dict(sorted(killed.items())),
+        "share": round(1 - len(survivors) / len(verdicts), 4) if verdicts else 1.0,
+        "survivors": [
+            {"key": m.key, "line": m.line, "reason": known.get(f"{m.file} {m.key}", "")} for m in survivors
+        ],
+    }
+
+
+def load(path: Path = RESULTS) -> dict[str, Row]:
+    """The stored lines by file."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {row["file"]: row for row in map(json.loads, lines)}
+
+
+def save(rows: Iterable[Row], path: Path = RESULTS) -> None:
+    """The whole file or nothing."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["file"])))
+    os.replace(temporary, path)
+
+
+def faults(rows: dict[str, Row], files: Sequence[Path] | None = None) -> list[str]:
+    """What is wrong with a report: lines that lack or are of other sources, gaps without a reason, too many of them."""
+    files = kernel_files() if files is None else files
+    known, found = reasons(), []
+    for path in files:
+        row = rows.get(name_of(path))
+        if not row:
+            found.append(f"{name_of(path)} has no line: {COMMAND}")
+            continue
+        if row["sha256"] != digest(path):
+            found.append(f"{name_of(path)} or a file that it includes changed after its mutants were run: {COMMAND}")
+        if row["share"] < SHARE:
+            found.append(f"{row['file']}: {row['share']:.1%} of {row['mutants']} mutants are killed, not {SHARE:.0%}")
+        found += [
+            f"{row['file']}:{one['line']} survives without a reason: {one['key']}"
+            for one in row["survivors"]
+            if not known.get(f"{row['file']} {one['key']}")
+        ]
+    gone = rows.keys() - {name_of(path) for path in files}
+    return found + [f"{file} has a line and is gone: {COMMAND}" for file in sorted(gone)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what changed, or everything, and judge the report."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+    parser.add_argument("--stem", help="only files of this stem")
+    parser.add_argument("--all", action="store_true", help="files that have not changed, too")
+    asked = parser.parse_args(arguments)
+    rows = {file: row for file, row in load().items() if (ROOT / file).exists()}
+    chosen = [
+        path
+        for path in kernel_files()
+        if asked.stem in (None, path.parent.name if path.suffix == ".cuh" else path.stem)
+        and (asked.all or rows.get(name_of(path), {}).get("sha256") != digest(path))
+    ]
+    with Progress() as progress:
+        cuda = [path for path in chosen if path.suffix == ".cuh"]
+        verdicts = list(run_cuda(cuda, ROOT / "build" / "mutants", progress)) if cuda else []
+        for path in chosen:
+            if path.suffix == ".py":
+                verdicts += interpreted_mutants.run(path, progress)
+            rows[name_of(path)] = row_of(path, [v for v in verdicts if v[0].file == name_of(path)])
+    for row in rows.values():  # reasons may be newer than the runs
+        for one in row["survivors"]:
+            one["reason"] = reasons().get(f"{row['file']} {one['key']}", "")
+    save(rows.values())
+    for file, row in sorted(rows.items()):
+        print(f"{file}: {row['mutants'] - len(row['survivors'])} of {row['mutants']} killed, {row['share']:.1%}")
+    wrong = faults(rows)
+    print(*wrong, sep="\n", end="\n" if wrong else "")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
