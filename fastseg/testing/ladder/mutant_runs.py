@@ -11,11 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import chain, zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,12 +26,13 @@ from .. import check
 from ..case import find_cases
 from ..data_errors import check_data_errors
 from ..selftest import deterministic, layouts_of, selftest
-from . import host
+from . import host, interpreted_runs
 from .rows import backwards
 
 PROCESSES = 2
 SPARE = 20  # seconds of the processor that a mutant has beyond ten times what its rows take
-NUMBERS = 8192
+NUMBERS = 8192  # of marks in csrc/testing/mutants.h
+DATA_ERRORS = "data errors"
 BAD_LABELS = (3, 200, -5)  # of three classes
 Job = tuple[str, str, str]  # case, dtype, layout
 
@@ -38,21 +42,19 @@ class Order:
     """What a process is asked for.
 
     Args:
-        library: that holds the mutants.
+        place: the library that holds the mutants; for the interpreter the folder that holds a folder for each.
         mutants: their numbers.
-        sanitizer: empty: results are judged; else only what the sanitizer says counts.
+        rung: `values`, where results are judged, `interpreter`, where they are too, or a sanitizer, where only what it
+            says counts.
         jobs: of each mutant; none: those that reach it.
         seconds: of rows for each mutant, as they take them unchanged and without a sanitizer.
-        operations: of `fastseg.ops`; empty: all.
     """
 
-    library: str
+    place: str
     mutants: tuple[int, ...]
-    sanitizer: str = ""
+    rung: str = "values"
     jobs: Mapping[int, Sequence[Job]] = field(default_factory=dict)
     seconds: float = 6.0
-    operations: tuple[str, ...] = ()
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -65,17 +67,18 @@ class Verdict:
 
 
 def run(order: Order) -> Iterator[Verdict]:
-    """Run mutants in a process of its own; mutant 0 is the unchanged kernel and has to stay green."""
-    environment = {**os.environ, **host.environment(Path(order.library), order.sanitizer)}
-    command = [*host.prefix(order.sanitizer), sys.executable, "-m", __name__, json.dumps(asdict(order))]
+    """Run mutants in a process of its own; mutant 0 is the unchanged kernel, whose red rows are left out."""
+    sanitizer = order.rung if order.rung in host.SANITIZERS else ""
+    chosen = host.environment(Path(order.place), sanitizer)
+    if order.rung == "interpreter":
+        chosen = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **chosen}
+    command = [*host.prefix(sanitizer), sys.executable, "-m", __name__, json.dumps(asdict(order))]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         for line in process.stdout:
             told = json.loads(line)
             verdict = Verdict(told["mutant"], told["how"], told["why"], tuple(tuple(job) for job in told["jobs"]))
-            if verdict.mutant == 0 and verdict.how:
-                process.kill()
-                raise RuntimeError(f"fastseg::mutation: the unchanged kernels must be green, got {verdict.why}")
             yield verdict
     if process.returncode:
         raise RuntimeError(f"fastseg::mutation: the runs must end, got exit code {process.returncode}")
@@ -129,17 +132,19 @@ def _child(task: Callable[[], tuple[str, str]], pipe: int, seconds: float) -> No
     os._exit(0)
 
 
-def find_jobs(operations: Sequence[str] = ()) -> list[Job]:
+def find_jobs() -> list[Job]:
     """Small rows: every case in its first dtype, smoke and odd ones in all dtypes and layouts; and bad labels."""
-    jobs: list[Job] = [] if operations else [("data errors", str(value), "") for value in BAD_LABELS]
+    jobs: list[Job] = [(DATA_ERRORS, str(value), "") for value in BAD_LABELS]
     for case in find_cases():
-        if "bench" in case.tags or (operations and case.op not in operations):
-            continue
-        layouts = layouts_of(case)
-        dtypes = case.dtypes if len(layouts) > 1 else case.dtypes[:1]
-        for i, dtype in enumerate(dtypes):
-            jobs += [(case.name, str(dtype).removeprefix("torch."), layout) for layout in layouts[: 2 if i else 3]]
+        if not case.tags & {"bench", "paper"}:
+            layouts = layouts_of(case)
+            for i, dtype in enumerate(case.dtypes if len(layouts) > 1 else case.dtypes[:1]):
+                jobs += [(case.name, _name(dtype), layout) for layout in layouts[: 2 if i else 3]]
     return jobs
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 @cache
@@ -147,24 +152,25 @@ def _cases() -> dict[str, check.Case]:
     return {case.name: case for case in find_cases()}
 
 
-def red(job: Job, judged: bool) -> tuple[str, str]:
+def red(job: Job, rung: str) -> tuple[str, str]:
     """How and why a job goes red here."""
     name, dtype, layout = job
+    if rung == "interpreter":
+        return interpreted_runs.red(_cases()[name], getattr(torch, dtype), layout)
     try:
-        if name == "data errors":
-            check_data_errors("cpu", int(dtype))
-            with backwards():
-                check_data_errors("cpu", int(dtype))
-        elif judged:
+        if name == DATA_ERRORS:
+            for order in (nullcontext, backwards):
+                with order():
+                    check_data_errors("cpu", int(dtype))
+        elif rung == "values":
             (outcome,) = selftest([_cases()[name]], host.PATH, layouts=[layout], dtypes=[getattr(torch, dtype)],
                                   repeat=backwards)  # fmt: skip
             if outcome.fault:
-                how = "backwards" if "a repeat" in outcome.fault else "values"
-                return how, f"{name} {dtype} {layout}: {outcome.fault}"
+                return "backwards" if "a repeat" in outcome.fault else rung, f"{name} {dtype} {layout}: {outcome.fault}"
         else:
-            check.run(_cases()[name], getattr(torch, dtype), layout)
-            with backwards():
-                check.run(_cases()[name], getattr(torch, dtype), layout)
+            for order in (nullcontext, backwards):
+                with order():
+                    check.run(_cases()[name], getattr(torch, dtype), layout)
     except Exception as error:
         return "values", f"{name} {dtype} {layout}: {error}"
     return "", ""
@@ -183,25 +189,26 @@ def by_turns(costs: Mapping[Job, float], seconds: float) -> list[Job]:
     return chosen
 
 
-def _reached(order: Order, library: ctypes.CDLL) -> tuple[dict[Job, float], dict[int, list[Job]]]:
+def _measured(order: Order, jobs: Iterable[Job], marks: Any) -> tuple[dict[Job, float], dict[int, list[Job]]]:
     """What each job takes, unchanged, and which mutants it would have met."""
-    marks = (ctypes.c_ubyte * NUMBERS).in_dll(library, "fastseg_reached")
-    costs, met = {}, {mutant: [] for mutant in order.mutants}
-    for job in find_jobs(order.operations):
+    costs: dict[Job, float] = {}
+    met: dict[int, list[Job]] = {mutant: [] for mutant in order.mutants}
+    for job in jobs:
         if job[0] in _cases():
             right = check.truth(_cases()[job[0]], getattr(torch, job[1]))
             _ = right.band, right.plain_band  # are computed once, here
         ctypes.memset(marks, 0, NUMBERS)
         started = time.process_time()
-        how, why = red(job, judged=True)
-        costs[job] = time.process_time() - started
+        how, why = red(job, order.rung)
+        cost = time.process_time() - started
         if how:
             _say(Verdict(0, how, why, (job,)))
-            sys.exit()
+            continue
+        costs[job] = cost
         hit = bytes(marks)
-        for mutant, jobs in met.items():
-            if hit[mutant]:
-                jobs.append(job)
+        for mutant, reached_by in met.items():
+            if hit[mutant] or order.rung == "interpreter":
+                reached_by.append(job)
     return costs, met
 
 
@@ -213,27 +220,36 @@ def main() -> None:
     """Serve the order of the first argument."""
     order = Order(**json.loads(sys.argv[1]))
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # what has no kernel runs its reference
     check.truth = cache(check.Truth)  # all of them: forks share them
-    library = ctypes.CDLL(order.library)
-    alive = ctypes.c_int.in_dll(library, "fastseg_mutant")
+    if order.rung == "interpreter":
+        found, marks = interpreted_runs.find_jobs(), (ctypes.c_ubyte * NUMBERS)()
+        awake = lambda mutant: interpreted_runs.use(Path(order.place) / str(mutant))  # noqa: E731
+    else:
+        found, library = find_jobs(), ctypes.CDLL(order.place)
+        marks = (ctypes.c_ubyte * NUMBERS).in_dll(library, "fastseg_reached")
+        alive = ctypes.c_int.in_dll(library, "fastseg_mutant")
+        awake = lambda mutant: setattr(alive, "value", mutant)  # noqa: E731
     jobs: dict[int, Sequence[Job]] = {int(k): [(j[0], j[1], j[2]) for j in v] for k, v in order.jobs.items()}
-    seconds = dict.fromkeys(order.mutants, 20 * order.seconds)
+    limits = dict.fromkeys(order.mutants, 40 * order.seconds)  # what a sanitizer costs
     with deterministic():
-        if not order.sanitizer:
-            costs, met = _reached(order, library)
+        if order.rung not in host.SANITIZERS:
+            awake(0)
+            costs, met = _measured(order, found, marks)
             jobs = {k: by_turns({job: costs[job] for job in v}, order.seconds) for k, v in met.items()}
-            seconds = {k: 10 * sum(costs[job] for job in v) for k, v in jobs.items()}
+            limits = {k: 10 * sum(costs[job] for job in v) for k, v in jobs.items()}
+        jobs.setdefault(0, sorted({job for chosen in jobs.values() for job in chosen})[:40])
 
         def task(mutant: int) -> Callable[[], tuple[str, str]]:
             def look() -> tuple[str, str]:
-                alive.value = mutant
-                return next(filter(any, (red(job, not order.sanitizer) for job in jobs[mutant])), ("", ""))
+                awake(mutant)
+                return next(filter(any, (red(job, order.rung) for job in jobs[mutant])), ("", ""))
 
             return look
 
-        work = ((k, task(k), seconds[k] + SPARE) for k in order.mutants)
+        work = ((k, task(k), limits[k] + SPARE) for k in order.mutants)
         for mutant, how, why in forked(work):
-            how = order.sanitizer if order.sanitizer and how == "crash" else how
+            how = order.rung if order.rung in host.SANITIZERS and how == "crash" else how
             _say(Verdict(mutant, how, why, tuple(jobs[mutant])))
 
 
