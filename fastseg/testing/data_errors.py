@@ -36,12 +36,11 @@ def check_data_errors(device: str, value: int) -> None:
     bad = good.clone()
     for place in (SECOND, FIRST):
         bad[place] = value
-    options = {"ignore_index": 100}
     calls: dict[str, Callable[[], Tensor]] = {
-        "target": lambda: ops.upsample_cross_entropy(x, bad, **options),
-        "target of the fused matrix": lambda: ops.confusion_matrix(x, bad, CLASSES, **options),
-        "target of a matrix": lambda: ops.confusion_matrix(good, bad, CLASSES, **options),
-        "prediction": lambda: ops.confusion_matrix(bad, good, CLASSES, **options),
+        "target": lambda: ops.upsample_cross_entropy(x, bad, ignore_index=100),
+        "target of the fused matrix": lambda: ops.confusion_matrix(x, bad, CLASSES, ignore_index=100),
+        "target of a matrix": lambda: ops.confusion_matrix(good, bad, CLASSES, ignore_index=100),
+        "prediction": lambda: ops.confusion_matrix(bad, good, CLASSES, ignore_index=100),
     }
     for what, call in calls.items():
         if not poisoned(call()).all():
@@ -56,8 +55,8 @@ def check_data_errors(device: str, value: int) -> None:
                 raise AssertionError(f"{what} {value} does not raise")
     _check_loss(x.requires_grad_(), bad)
     with checked():  # what is right raises nothing
-        ops.upsample_cross_entropy(x, good, **options)
-        if int(ops.confusion_matrix(good, good, CLASSES, **options)[0, 0]) != good.numel():
+        ops.upsample_cross_entropy(x, good, ignore_index=100)
+        if int(ops.confusion_matrix(good, good, CLASSES, ignore_index=100)[0, 0]) != good.numel():
             raise AssertionError("labels that are classes are not all counted")
 
 

@@ -32,7 +32,7 @@ def find_mutants(text: str, file: str) -> list[tuple[Mutant, str]]:
                 end = starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
                 line = node.lineno  # type: ignore[attr-defined]
                 words = " ".join(whole[begin:end].decode().split())
-                mutant = Mutant(file, line, operator, words, lines[line - 1].strip())
+                mutant = Mutant(file, line, begin, operator, words, lines[line - 1].strip())
                 found.append((mutant, (whole[:begin] + new.encode() + whole[end:]).decode()))
     return found
 
@@ -92,4 +92,3 @@ def write_folders(path: Path, file: str, tree: Path) -> list[Mutant]:
         shutil.copytree(path.parent, tree / str(number), ignore=shutil.ignore_patterns("__pycache__"))
         (tree / str(number) / path.name).write_text(text)
     return [mutant for mutant, _ in found]
-

@@ -46,7 +46,7 @@ class Order:
         mutants: their numbers.
         rung: `values`, where results are judged, `interpreter`, where they are too, or a sanitizer, where only what it
             says counts.
-        jobs: of each mutant; none: those that reach it.
+        jobs: of each mutant; none at all: those that reach it.
         seconds: of rows for each mutant, as they take them unchanged and without a sanitizer.
     """
 
@@ -55,6 +55,7 @@ class Order:
     rung: str = "values"
     jobs: Mapping[int, Sequence[Job]] = field(default_factory=dict)
     seconds: float = 6.0
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -233,8 +234,8 @@ def main() -> None:
     jobs: dict[int, Sequence[Job]] = {int(k): [(j[0], j[1], j[2]) for j in v] for k, v in order.jobs.items()}
     limits = dict.fromkeys(order.mutants, 40 * order.seconds)  # what a sanitizer costs
     with deterministic():
-        if order.rung not in host.SANITIZERS:
-            awake(0)
+        awake(0)
+        if not jobs:
             costs, met = _measured(order, found, marks)
             jobs = {k: by_turns({job: costs[job] for job in v}, order.seconds) for k, v in met.items()}
             limits = {k: 10 * sum(costs[job] for job in v) for k, v in jobs.items()}

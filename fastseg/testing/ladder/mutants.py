@@ -4,7 +4,8 @@ All of them are written into one text, where `fastseg_mutant` says which is aliv
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 # What C++ looks like outside comments, literals and what is known at compile time, where nothing can be chosen.
@@ -24,19 +25,25 @@ class Mutant:
 
     file: str
     line: int
+    place: int
     operator: str
     words: str
     text: str
 
-    @property
-    def key(self) -> str:
-        """A name that outlives shifts of lines."""
-        return f"{self.operator} `{self.words}` in `{self.text}`"
+
+def keys(mutants: Sequence[Mutant]) -> dict[Mutant, str]:
+    """Names that outlive shifts of lines; of mutants that say the same, the second has a 2, and so on."""
+    names, times = {}, Counter[str]()
+    for mutant in mutants:
+        name = f"{mutant.operator} `{mutant.words}` in `{mutant.text}`"
+        times[name] += 1
+        names[mutant] = name if times[name] == 1 else f"{name} {times[name]}"
+    return names
 
 
 @dataclass(frozen=True)
 class Site:
-    """Text to replace, `{}` in `new` for what stood there and `{k[0]}` for the number of the first operator's mutant."""
+    """Text to replace: in `new`, `{}` is what stood there and `{k[0]}` the number of the first operator's mutant."""
 
     begin: int
     end: int
@@ -54,14 +61,16 @@ def find_sites(text: str) -> list[Site]:
 
 def mutated(text: str, file: str, first: int) -> tuple[str, list[Mutant]]:
     """The text with all its mutants, which are numbered from `first` on."""
-    sites, mutants, opened, closed = find_sites(text), [], {}, {}
+    mutants: list[Mutant] = []
+    opened: dict[int, str] = {}
+    closed: dict[int, str] = {}
     replaced: dict[int, int] = {}
-    for site in sites:
+    for site in find_sites(text):
         line = text.count("\n", 0, site.begin) + 1
         whole = text[text.rfind("\n", 0, site.begin) + 1 : text.find("\n", site.begin)].strip()
         words = " ".join((site.words or text[site.begin : site.end]).split()).rstrip("(")
         numbers = [first + len(mutants) + i for i in range(len(site.operators))]
-        mutants += [Mutant(file, line, operator, words, whole) for operator in site.operators]
+        mutants += [Mutant(file, line, site.begin, operator, words, whole) for operator in site.operators]
         before, _, after = site.new.partition("{}")
         opened[site.begin] = opened.get(site.begin, "") + before.format(k=numbers)
         if "{}" in site.new:
@@ -129,7 +138,7 @@ def _both(begin: int, end: int) -> Site:
 
 def _terms(text: str) -> Iterator[Site]:
     """Each term of a conjunction or a disjunction, dropped."""
-    spans = {}
+    spans: dict[tuple[int, int], str] = {}
     for found in re.finditer(r"\s(&&|\|\|)\s+", text):
         for span in (
             (_left(text, found.start(), _STOPS + _LOGICAL), found.start()),
@@ -143,7 +152,7 @@ def _terms(text: str) -> Iterator[Site]:
 
 
 def _compared(text: str) -> Iterator[Site]:
-    """Comparisons shifted by one, and loops that end one earlier; `a < b ? a : b` is a limit, with both of its sides."""
+    """Comparisons shifted by one, and loops that end one earlier; not those of a limit, `a < b ? a : b`."""
     loops = [span for word in ("for", "while") for span in _heads(text, word)]
     for found in re.finditer(r" (<|<=|>|>=|==|!=) ", text):
         sign, end = found[1], _right(text, found.end())

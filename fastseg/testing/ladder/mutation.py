@@ -19,14 +19,15 @@ from typing import Any
 from rich.progress import Progress
 
 from . import host, interpreted_mutants, mutant_runs
-from .mutant_runs import Order
-from .mutants import Mutant, mutated
+from .mutant_runs import Order, Verdict
+from .mutants import Mutant, keys, mutated
 from .sources import ROOT, digest
 
 RESULTS = ROOT / "benchmarks" / "results" / "gpu_mutation.jsonl"
 COMMAND = "python -m fastseg.testing.ladder.mutation"
 SHARE = 0.95  # of the mutants of a file, that have to be killed
-STAGES = {"": 6.0, "address": 1.0, "thread": 1.0}  # sanitizer -> seconds of rows for each mutant
+STAGES = {"values": 6.0, "address": 1.0, "thread": 1.0}  # rung -> seconds of rows for each mutant, without a sanitizer
+INTERPRETED = 20.0
 Row = dict[str, Any]
 
 
@@ -43,7 +44,7 @@ def name_of(path: Path) -> str:
 
 def write_mutants(files: Iterable[Path], tree: Path) -> list[Mutant]:
     """Copy `csrc` to `tree/csrc` with all mutants of these files in it; the first is number 1."""
-    copy, mutants = tree / "csrc", []
+    copy, mutants = tree / "csrc", list[Mutant]()
     texts = {path: path.read_text() for path in sorted((ROOT / "csrc").rglob("*")) if path.is_file()}
     for path in files:
         texts[path], found = mutated(texts[path], name_of(path), 1 + len(mutants))
@@ -64,19 +65,35 @@ def write_mutants(files: Iterable[Path], tree: Path) -> list[Mutant]:
 def run_cuda(files: Sequence[Path], tree: Path, progress: Progress) -> Iterator[tuple[Mutant, str]]:
     """Mutants of CUDA kernels and what kills each: the values first, then the sanitizers for those that live on."""
     mutants = dict(enumerate(write_mutants(files, tree), 1))
-    alive, jobs = tuple(mutants), {}
-    for sanitizer, seconds in STAGES.items():
-        task = progress.add_task(sanitizer or "values", total=len(alive))
-        library = host.build(sanitizer, tree / "csrc", tree / (sanitizer or "values"))
-        survivors = []
-        for verdict in mutant_runs.run(Order(str(library), (0, *alive), sanitizer, jobs, seconds)):
+    alive = tuple(mutants)
+    jobs: dict[int, Sequence[mutant_runs.Job]] = {}
+    for rung, seconds in STAGES.items():
+        library = host.build(rung if rung in host.SANITIZERS else "", tree / "csrc", tree / rung)
+        verdicts = _ordered(Order(str(library), (0, *alive), rung, jobs, seconds), progress)
+        yield from ((mutants[k], verdict.how) for k, verdict in verdicts.items() if verdict.how)
+        alive = tuple(k for k, verdict in verdicts.items() if not verdict.how)
+        jobs = {k: verdicts[k].jobs for k in alive}
+    yield from ((mutants[k], "") for k in alive)
+
+
+def run_triton(path: Path, tree: Path, progress: Progress) -> Iterator[tuple[Mutant, str]]:
+    """Mutants of Triton kernels and what kills each."""
+    mutants = interpreted_mutants.write_folders(path, name_of(path), tree)
+    order = Order(str(tree), tuple(range(len(mutants) + 1)), "interpreter", {}, INTERPRETED)
+    yield from ((mutants[k - 1], verdict.how) for k, verdict in _ordered(order, progress).items())
+
+
+def _ordered(order: Order, progress: Progress) -> dict[int, Verdict]:
+    """Verdicts on all mutants of an order. Rows that are red without any mutant are left out, which is said."""
+    task = progress.add_task(order.rung, total=len(order.mutants) - 1)
+    verdicts = {}
+    for verdict in mutant_runs.run(order):
+        if verdict.mutant:
+            verdicts[verdict.mutant] = verdict
             progress.advance(task)
-            if verdict.mutant and verdict.how:
-                yield mutants[verdict.mutant], verdict.how
-            elif verdict.mutant:
-                survivors.append(verdict)
-        alive, jobs = tuple(v.mutant for v in survivors), {v.mutant: v.jobs for v in survivors}
-    yield from ((mutants[mutant], "") for mutant in alive)
+        elif verdict.how:
+            progress.print(f"red without any mutant: {verdict.why}")
+    return verdicts
 
 
 def reasons() -> dict[str, str]:
@@ -91,6 +108,7 @@ def reasons() -> dict[str, str]:
 def row_of(path: Path, verdicts: Sequence[tuple[Mutant, str]]) -> Row:
     """The line of one file."""
     known, survivors = reasons(), [mutant for mutant, how in verdicts if not how]
+    named = keys([mutant for mutant, _ in sorted(verdicts, key=lambda verdict: verdict[0].place)])
     killed = Counter(how for _, how in verdicts if how)
     return {
         "file": name_of(path),
@@ -99,7 +117,7 @@ def row_of(path: Path, verdicts: Sequence[tuple[Mutant, str]]) -> Row:
         "killed": dict(sorted(killed.items())),
         "share": round(1 - len(survivors) / len(verdicts), 4) if verdicts else 1.0,
         "survivors": [
-            {"key": m.key, "line": m.line, "reason": known.get(f"{m.file} {m.key}", "")} for m in survivors
+            {"key": named[m], "line": m.line, "reason": known.get(f"{m.file} {named[m]}", "")} for m in survivors
         ],
     }
 
@@ -157,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verdicts = list(run_cuda(cuda, ROOT / "build" / "mutants", progress)) if cuda else []
         for path in chosen:
             if path.suffix == ".py":
-                verdicts += interpreted_mutants.run(path, progress)
+                verdicts += run_triton(path, ROOT / "build" / "mutants" / path.stem, progress)
             rows[name_of(path)] = row_of(path, [v for v in verdicts if v[0].file == name_of(path)])
     for row in rows.values():  # reasons may be newer than the runs
         for one in row["survivors"]:

@@ -1,0 +1,144 @@
+"""The committed report of the mutants is of these kernels, and the machinery finds and writes what it says."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fastseg.testing.ladder import interpreted_mutants, mutation
+from fastseg.testing.ladder.mutants import find_sites, keys, mutated
+from fastseg.testing.ladder.sources import ROOT
+from fastseg.testing.ladder.toolchain import MissingTool, find
+
+KERNEL = """
+constexpr int kTile = sizeof(int) == 4 ? 8 : 4;  // if (a < b)
+__global__ void kernel(const int* in, int* out, int n) {
+  for (int i = threadIdx.x; i < n; i += blockDim.x) sums[i] = 0;
+  __syncthreads();
+  const int x = threadIdx.x, limit = x < n ? x : n;
+  if (x >= n || (in && in[limit] == 0)) return;
+  atomicAdd(&out[x], in[limit]);
+}
+"""
+TRITON = """
+@triton.jit
+def kernel(source, out, n):
+    at = tl.arange(0, 8)
+    x = tl.load(source + at, (at < n) & (at > 0), other=0.0)
+    tl.store(out + tl.minimum(at, n), x, mask=at < n)
+
+
+def launch(n):
+    return n if n > 0 else 0
+"""
+
+
+def test_the_report_is_of_these_kernels() -> None:
+    found = mutation.faults(mutation.load())
+    assert not found, "\n".join(found)
+
+
+def test_a_report_that_is_not_is_refused() -> None:
+    (path,) = [path for path in mutation.kernel_files() if path.name == "cells.cuh"]
+    name, right = mutation.name_of(path), mutation.row_of(path, [])
+    gap = {"key": "no such mutant", "line": 1, "reason": ""}
+
+    def faults(**change: object) -> list[str]:
+        return mutation.faults({name: right | change}, [path])
+
+    assert faults() == []
+    assert mutation.faults({}, [path]) == [f"{name} has no line: {mutation.COMMAND}"]
+    assert faults(sha256="0")[0].endswith(mutation.COMMAND)
+    assert "94.0% of 100" in faults(share=0.94, mutants=100)[0]
+    assert faults(survivors=[gap]) == [f"{name}:1 survives without a reason: no such mutant"]
+    assert mutation.faults({name: right, "csrc/gone.cuh": right}, [path])[0].startswith("csrc/gone.cuh has a line")
+
+
+def test_every_kernel_file_has_mutants() -> None:
+    assert {"csrc/common/kernel.cuh", "csrc/upsample/argmax_kernel.cuh", "kernels/upsample.py"} <= {
+        mutation.name_of(path) for path in mutation.kernel_files()
+    }
+    for path in mutation.kernel_files():
+        text = path.read_text()
+        assert find_sites(text) if path.suffix == ".cuh" else interpreted_mutants.find_mutants(text, path.name), path
+
+
+def test_mutants_of_a_cuda_kernel() -> None:
+    text, mutants = mutated(KERNEL, "kernel.cuh", 1)
+    assert [(m.line, m.operator, m.words) for m in mutants] == [
+        (4, "comparison shifted", "i < n"),
+        (4, "one less", "n"),
+        (4, "zeros dropped", "sums[i] = 0;"),
+        (5, "barrier dropped", "__syncthreads();"),
+        (6, "always", "x < n"),
+        (6, "never", "x < n"),
+        (7, "never", "x >= n || (in && in[limit] == 0)"),
+        (7, "term dropped", "x >= n"),
+        (7, "comparison shifted", "x >= n"),
+        (7, "term dropped", "(in && in[limit] == 0)"),
+        (7, "term dropped", "in"),
+        (7, "term dropped", "in[limit] == 0"),
+        (7, "comparison shifted", "in[limit] == 0"),
+        (8, "atomic made plain", "atomicAdd"),
+        (8, "atomic dropped", "atomicAdd"),
+    ]
+    assert len(set(keys(mutants).values())) == len(mutants)
+    assert "constexpr int kTile = sizeof(int) == 4 ? 8 : 4;  // if (a < b)" in text
+    assert "{ if (!FASTSEG_ALIVE(4)) __syncthreads(); }" in text
+    assert "FASTSEG_ATOMIC(14, 15, atomicAdd, &out[x], in[limit]);" in text
+
+
+def test_mutants_of_a_triton_kernel() -> None:
+    found = [(m.operator, m.words) for m, _ in interpreted_mutants.find_mutants(TRITON, "kernel.py")]
+    assert sorted(found) == [
+        ("always the limit", "tl.minimum(at, n)"),
+        ("comparison shifted", "at < n"),
+        ("comparison shifted", "at < n"),
+        ("comparison shifted", "at > 0"),
+        ("limit dropped", "tl.minimum(at, n)"),
+        ("mask dropped", "tl.load(source + at, (at < n) & (at > 0), other=0.0)"),
+        ("mask dropped", "tl.store(out + tl.minimum(at, n), x, mask=at < n)"),
+        ("other value", "0.0"),
+        ("term dropped", "(at < n) & (at > 0)"),
+        ("term dropped", "(at < n) & (at > 0)"),
+    ]
+
+
+PROGRAM = """
+#include <cstdio>
+#include <type_traits>
+#include "mutants.h"
+template <class T> T smaller(T a, T b) { return b < a ? b : a; }
+FUNCTIONS
+int main() {
+  for (fastseg_mutant = 0; fastseg_mutant <= COUNT; ++fastseg_mutant)
+    std::printf("%d %d %d\\n", below(3, 3), below(2.0, 3.0), limited(7, 5));
+}
+"""
+FUNCTIONS = """
+template <class T> int below(T a, T b) {
+  if (a < b) return 1;
+  return 0;
+}
+int limited(int a, int b) { return smaller(a, b); }
+"""
+
+
+def test_mutants_do_what_they_say(tmp_path: Path) -> None:
+    try:
+        compiler = find("g++")
+    except MissingTool as missing:
+        pytest.skip(str(missing))
+    functions, mutants = mutated(FUNCTIONS, "functions.cuh", 1)
+    source = tmp_path / "program.cpp"
+    source.write_text(PROGRAM.replace("FUNCTIONS", functions).replace("COUNT", str(len(mutants))))
+    command = [compiler, "-std=c++20", "-I", str(ROOT / "csrc/testing"), str(source), "-o", str(tmp_path / "program")]
+    subprocess.run(command, check=True)
+    said = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert dict(zip(["none", *(m.operator for m in mutants)], said, strict=True)) == {
+        "none": "0 1 5",
+        "never": "0 0 5",
+        "comparison shifted": "1 0 5",  # of whole numbers by one; of values to the opposite
+        "limit dropped": "0 1 7",
+        "always the limit": "0 1 5",
+    }
