@@ -32,7 +32,8 @@ def check_data_errors(device: str, value: int) -> None:
         value: the bad label.
     """
     x = torch.randn(2, CLASSES, 5, 150, generator=torch.Generator().manual_seed(0)).to(device)
-    good = torch.zeros(2, *SIZE, dtype=torch.uint8 if value > 127 else torch.int16, device=device)
+    dtype = torch.uint8 if value in range(128, 256) else torch.int16 if abs(value) < 128 else torch.int64
+    good = torch.zeros(2, *SIZE, dtype=dtype, device=device)
     bad = good.clone()
     for place in (SECOND, FIRST):
         bad[place] = value

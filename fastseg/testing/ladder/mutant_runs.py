@@ -33,7 +33,8 @@ PROCESSES = 2
 SPARE = 20  # seconds of the processor that a mutant has beyond ten times what its rows take
 NUMBERS = 8192  # of marks in csrc/testing/mutants.h
 DATA_ERRORS = "data errors"
-BAD_LABELS = (3, 200, -5)  # of three classes
+BAD_LABELS = (3, 200, -5, 2**32 + 1, 1 - 2**32)  # of three classes; the last are classes in 32 bits
+PLAIN = (("float32", "contiguous"), ("uint8", "contiguous"))
 Job = tuple[str, str, str]  # case, dtype, layout
 
 
@@ -178,10 +179,11 @@ def red(job: Job, rung: str) -> tuple[str, str]:
 
 
 def by_turns(costs: Mapping[Job, float], seconds: float) -> list[Job]:
-    """Jobs of every op, dtype and layout by turns, the cheapest of each first, as long as the time lasts."""
-    groups: dict[tuple[str, str, str], list[Job]] = {}
+    """Jobs as long as the time lasts, the cheapest first: of every op by turns, and of what other rows are by turns with
+    what other dtypes and layouts are."""
+    groups: dict[tuple[str, bool], list[Job]] = {}
     for job in sorted(costs, key=lambda job: costs[job]):
-        groups.setdefault((job[0].split("-")[0], *job[1:]), []).append(job)
+        groups.setdefault((job[0].split("-")[0], job[1:] in PLAIN), []).append(job)
     chosen: list[Job] = []
     for job in filter(None, chain.from_iterable(zip_longest(*groups.values()))):
         if (seconds := seconds - costs[job]) < 0 and chosen:
