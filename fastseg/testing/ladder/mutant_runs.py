@@ -1,6 +1,7 @@
 """Which mutants go red: a process that has all truths ready and forks for each mutant, which may crash.
 
-`python -m fastseg.testing.ladder.mutant_runs ORDER` is that process. It prints a line of JSON for each mutant.
+`python -m fastseg.testing.ladder.mutant_runs` is that process. It reads an order and prints a line of JSON for each
+mutant.
 """
 
 import ctypes
@@ -10,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -75,8 +77,12 @@ def run(order: Order) -> Iterator[Verdict]:
     if order.rung == "interpreter":
         chosen = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     environment = {**os.environ, **chosen}
-    command = [*host.prefix(sanitizer), sys.executable, "-m", __name__, json.dumps(asdict(order))]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    command = [*host.prefix(sanitizer), sys.executable, "-m", __name__]
+    with tempfile.TemporaryFile("w+") as asked:
+        json.dump(asdict(order), asked)
+        asked.seek(0)
+        process = subprocess.Popen(command, env=environment, stdin=asked, stdout=subprocess.PIPE, text=True)
+    with process:
         assert process.stdout
         for line in process.stdout:
             told = json.loads(line)
@@ -220,8 +226,8 @@ def _say(verdict: Verdict) -> None:
 
 
 def main() -> None:
-    """Serve the order of the first argument."""
-    order = Order(**json.loads(sys.argv[1]))
+    """Serve the order of the standard input."""
+    order = Order(**json.load(sys.stdin))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # what has no kernel runs its reference
     check.truth = cache(check.Truth)  # all of them: forks share them
