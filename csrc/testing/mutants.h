@@ -16,8 +16,8 @@ inline bool alive(int k) {
   return fastseg_mutant == k;
 }
 
-// a < b, written a < Compared<k>() < b: no operand has to be found. Shifted by one; values, which have no neighbours, are
-// compared the other way round.
+// a < b, written a < Compared<k>() < b: no operand has to be found. Shifted by one; values, which have no neighbours,
+// are compared the other way round.
 template <int k, class T>
 struct Left {
   T value;
@@ -25,16 +25,16 @@ struct Left {
 template <int k>
 struct Compared {};
 
-#define FASTSEG_COMPARED(op, shifted, turned)               \
-  template <int k, class T>                                 \
-  Left<k, T> operator op(T a, Compared<k>) {                \
-    return {a};                                             \
-  }                                                         \
-  template <int k, class T, class U>                        \
-  bool operator op(Left<k, T> a, U b) {                     \
-    if (!alive(k)) return a.value op b;                     \
-    if constexpr (std::is_floating_point_v<T>) return a.value turned b;  \
-    return a.value shifted b;                               \
+#define FASTSEG_COMPARED(op, shifted, turned)                           \
+  template <int k, class T>                                             \
+  Left<k, T> operator op(T a, Compared<k>) {                            \
+    return {a};                                                         \
+  }                                                                     \
+  template <int k, class T, class U>                                    \
+  bool operator op(Left<k, T> a, U b) {                                 \
+    if (!alive(k)) return a.value op b;                                 \
+    if constexpr (std::is_floating_point_v<T>) return a.value turned b; \
+    return a.value shifted b;                                           \
   }
 FASTSEG_COMPARED(<, <=, >=)
 FASTSEG_COMPARED(<=, <, >)
@@ -72,8 +72,8 @@ T plain_atomicOr(T* p, std::type_identity_t<T> v) {
 #define FASTSEG_ALIVE(k) ::fastseg::mutants::alive(k)
 #define FASTSEG_ATOMIC(plain, dropped, name, p, v) \
   (FASTSEG_ALIVE(dropped) ? *(p) : FASTSEG_ALIVE(plain) ? ::fastseg::mutants::plain_##name(p, v) : name(p, v))
-#define FASTSEG_VOTE(own, none, all, name, mask, p)                                                          \
-  [&](int mine) {                                                                                            \
+#define FASTSEG_VOTE(own, none, all, name, mask, p)                                                         \
+  [&](int mine) {                                                                                           \
     return FASTSEG_ALIVE(none) ? 0 : FASTSEG_ALIVE(all) ? 1 : FASTSEG_ALIVE(own) ? mine : name(mask, mine); \
   }((p) ? 1 : 0)
 #define FASTSEG_SHUFFLE(k, name, mask, value, ...) (FASTSEG_ALIVE(k) ? (value) : name(mask, value, __VA_ARGS__))

@@ -2,7 +2,7 @@
 
 `python -m fastseg.testing.ladder.interpreter` starts a process of its own with TRITON_INTERPRET=1, because the choice
 is made at import and an access far out of bounds kills the process. There every tensor of a launch is moved between
-fences of NaN or the largest integer, so that an access out of bounds by a little is noticed too.
+fences of NaN or the largest integer, and no access that a mask lets through may leave it.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from ..case import Case
 from ..check import inputs_of, judge, run_inputs
 from ..layouts import LAYOUTS, poison
 from ..selftest import Outcome, selftest
+from .bounds import within
 from .kernels import TooLarge, launched, rows, use_kernels
 
 PATH = "triton/interpreter"
@@ -91,13 +92,15 @@ def _fenced(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return buffer.as_strided(x.shape, x.stride(), FENCE).copy_(x), buffer[:FENCE], buffer[-FENCE:]
 
 
-def _run(launch: Any) -> None:
+def run_fenced(launch: Any) -> None:
+    """A launch on copies of its tensors between fences, which no access may leave."""
     if launch.programs > PROGRAMS:
         raise TooLarge
     tensors = {name: x for name, x in launch.arguments.items() if isinstance(x, Tensor)}
     fenced = {name: _fenced(x) for name, x in tensors.items()}
     moved = {name: copy for name, (copy, _, _) in fenced.items()}
-    launch.kernel[(launch.programs,)](**{**launch.arguments, **moved}, **launch.options)
+    with within(moved.values()):
+        launch.kernel[(launch.programs,)](**{**launch.arguments, **moved}, **launch.options)
     for name, (copy, *fences) in fenced.items():
         tensors[name].copy_(copy)
         for fence, where in zip(fences, ("before", "behind"), strict=True):
@@ -106,7 +109,7 @@ def _run(launch: Any) -> None:
                 raise AssertionError(f"the kernel wrote {where} {name}")
 
 
-def _far(case: Case, dtype: torch.dtype) -> Outcome:
+def far(case: Case, dtype: torch.dtype) -> Outcome:
     """A row whose source rows lie so far apart that offsets pass 2^31."""
     (x, *args), kwargs = inputs_of(case, dtype)
     c, h, w = x.shape[1:]
@@ -147,7 +150,7 @@ def _outcomes(cases: Sequence[Case], fast: bool) -> Iterator[Outcome | str]:
     for op in sorted({case.op for case in cases}):
         for case in [case for case in cases if case.op == op and "smoke" in case.tags][:1]:
             _say({"case": case.name, "dtype": "bfloat16", "layout": "far"})
-            yield _far(case, torch.bfloat16)
+            yield far(case, torch.bfloat16)
 
 
 def _say(line: Any) -> None:
@@ -161,7 +164,7 @@ def _child(asked: argparse.Namespace) -> None:
     cases = rows(asked.op, asked.case)
     if asked.fast:
         cases = [case for case in cases if case.tags & {"smoke", "odd"}]
-    with launched(_run):
+    with launched(run_fenced):
         for outcome in _outcomes(cases, asked.fast):
             _say({"left_out": outcome} if isinstance(outcome, str) else asdict(outcome))
             if asked.first and isinstance(outcome, Outcome) and outcome.fault:

@@ -14,8 +14,9 @@ from ..case import Case, find_cases
 FOLDER = Path(__file__).parents[3] / "kernels"
 
 
-class TooLarge(Exception):
-    """A launch of more programs than the interpreter can run in the time that a rung has."""
+class TooLarge(BaseException):
+    """A launch of more programs than the interpreter can run in the time that a rung has. No Exception: what catches the
+    faults of rows has to let it pass."""
 
 
 def use_kernels(folder: Path | None = None) -> None:
