@@ -83,16 +83,19 @@ def build(sanitizer: str = "", sources: Path = ROOT / "csrc", folder: Path | Non
 
 
 @cache
-def _runtime(sanitizer: str) -> str:
-    command = [toolchain.find("g++"), f"-print-file-name={_RUNTIMES[sanitizer]}"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+def _runtimes(sanitizer: str) -> str:
+    """What has to be there before Python: C++'s runtime too, or the sanitizer does not find the one that throws."""
+    commands = [
+        [toolchain.find("g++"), f"-print-file-name={name}"] for name in (_RUNTIMES[sanitizer], "libstdc++.so.6")
+    ]
+    return " ".join(subprocess.run(c, capture_output=True, text=True, check=True).stdout.strip() for c in commands)
 
 
 def environment(library: Path, sanitizer: str = "") -> dict[str, str]:
     """Variables under which a process runs the library."""
     chosen = {"FASTSEG_LIBRARY": str(library), "OMP_NUM_THREADS": "1", **_OPTIONS.get(sanitizer, {})}
     if sanitizer in _RUNTIMES:
-        chosen["LD_PRELOAD"] = _runtime(sanitizer)
+        chosen["LD_PRELOAD"] = _runtimes(sanitizer)
     return chosen
 
 

@@ -15,8 +15,10 @@ FOLDER = Path(__file__).parents[3] / "kernels"
 
 
 class TooLarge(BaseException):
-    """A launch of more programs than the interpreter can run in the time that a rung has. No Exception: what catches the
-    faults of rows has to let it pass."""
+    """A launch of more programs than the interpreter can run in the time that a rung has.
+
+    No Exception: what catches the faults of rows has to let it pass.
+    """
 
 
 def use_kernels(folder: Path | None = None) -> None:

@@ -7,8 +7,6 @@ mutant.
 import ctypes
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,9 +27,10 @@ from ..case import find_cases
 from ..data_errors import check_data_errors
 from ..selftest import deterministic, layouts_of, selftest
 from . import host, interpreted_runs
+from .forks import forked
 from .rows import backwards
 
-PROCESSES = 2
+FOREVER = 7200
 SPARE = 20  # seconds of the processor that a mutant has beyond ten times what its rows take
 NUMBERS = 8192  # of marks in csrc/testing/mutants.h
 DATA_ERRORS = "data errors"
@@ -87,57 +86,14 @@ def run(order: Order) -> Iterator[Verdict]:
         for line in process.stdout:
             told = json.loads(line)
             verdict = Verdict(told["mutant"], told["how"], told["why"], tuple(tuple(job) for job in told["jobs"]))
+            if not verdict.mutant and verdict.how and sanitizer:
+                process.kill()
+                raise RuntimeError(
+                    f"fastseg::mutation: unchanged kernels must be clean, got {verdict.how}: {verdict.why}"
+                )
             yield verdict
     if process.returncode:
         raise RuntimeError(f"fastseg::mutation: the runs must end, got exit code {process.returncode}")
-
-
-def forked(work: Iterable[tuple[int, Callable[[], tuple[str, str]], float]]) -> Iterator[tuple[int, str, str]]:
-    """Do each piece of work in a fork of this process, which must have one thread: number, how and why it went red.
-
-    Time is that of the processor, so that a busy machine kills nothing.
-    """
-    waiting: dict[int, tuple[int, int]] = {}
-
-    def reap() -> tuple[int, str, str]:
-        pid, status = os.wait()
-        number, pipe = waiting.pop(pid)
-        with os.fdopen(pipe) as said:
-            text = said.read()
-        if text:
-            how, why = json.loads(text)
-            return number, how, why
-        code = os.waitstatus_to_exitcode(status)
-        if code == 0:
-            return number, "", ""
-        return number, "time" if -code in (signal.SIGXCPU, signal.SIGKILL) else "crash", f"exit code {code}"
-
-    for number, task, seconds in work:
-        if len(waiting) == PROCESSES:
-            yield reap()
-        readable, writable = os.pipe()
-        if pid := os.fork():
-            os.close(writable)
-            waiting[pid] = number, readable
-        else:
-            _child(task, writable, seconds)
-    while waiting:
-        yield reap()
-
-
-def _child(task: Callable[[], tuple[str, str]], pipe: int, seconds: float) -> None:
-    """Never returns."""
-    limit = int(seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    if not os.environ.get("FASTSEG_MUTATION_DEBUG"):
-        os.dup2(nowhere, 2)
-    how, why = task()
-    if how:
-        os.write(pipe, json.dumps((how, why[:500])).encode())
-    os._exit(0)
 
 
 def find_jobs() -> list[Job]:
@@ -185,8 +141,7 @@ def red(job: Job, rung: str) -> tuple[str, str]:
 
 
 def by_turns(costs: Mapping[Job, float], seconds: float) -> list[Job]:
-    """Jobs as long as the time lasts, the cheapest first: of every op by turns, and of what other rows are by turns with
-    what other dtypes and layouts are."""
+    """Jobs as long as the time lasts, the cheapest first: of every op by turns, rows and dtypes by turns."""
     groups: dict[tuple[str, bool], list[Job]] = {}
     for job in sorted(costs, key=lambda job: costs[job]):
         groups.setdefault((job[0].split("-")[0], job[1:] in PLAIN), []).append(job)
@@ -247,7 +202,8 @@ def main() -> None:
             costs, met = _measured(order, found, marks)
             jobs = {k: by_turns({job: costs[job] for job in v}, order.seconds) for k, v in met.items()}
             limits = {k: 10 * sum(costs[job] for job in v) for k, v in jobs.items()}
-        jobs.setdefault(0, sorted({job for chosen in jobs.values() for job in chosen})[:40])
+        jobs.setdefault(0, sorted({job for chosen in jobs.values() for job in chosen}))
+        limits[0] = FOREVER
 
         def task(mutant: int) -> Callable[[], tuple[str, str]]:
             def look() -> tuple[str, str]:

@@ -1,0 +1,57 @@
+"""Work that may crash, each piece in a fork of this process."""
+
+import json
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterable, Iterator
+
+PROCESSES = 2
+
+
+def forked(work: Iterable[tuple[int, Callable[[], tuple[str, str]], float]]) -> Iterator[tuple[int, str, str]]:
+    """Do each piece of work in a fork of this process, which must have one thread: number, how and why it went red.
+
+    Time is that of the processor, so that a busy machine kills nothing.
+    """
+    waiting: dict[int, tuple[int, int]] = {}
+
+    def reap() -> tuple[int, str, str]:
+        pid, status = os.wait()
+        number, pipe = waiting.pop(pid)
+        with os.fdopen(pipe) as said:
+            text = said.read()
+        if text:
+            how, why = json.loads(text)
+            return number, how, why
+        code = os.waitstatus_to_exitcode(status)
+        if code == 0:
+            return number, "", ""
+        return number, "time" if -code in (signal.SIGXCPU, signal.SIGKILL) else "crash", f"exit code {code}"
+
+    for number, task, seconds in work:
+        if len(waiting) == PROCESSES:
+            yield reap()
+        readable, writable = os.pipe()
+        if pid := os.fork():
+            os.close(writable)
+            waiting[pid] = number, readable
+        else:
+            _child(task, writable, seconds)
+    while waiting:
+        yield reap()
+
+
+def _child(task: Callable[[], tuple[str, str]], pipe: int, seconds: float) -> None:
+    """Never returns."""
+    limit = int(seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    if not os.environ.get("FASTSEG_MUTATION_DEBUG"):
+        os.dup2(nowhere, 2)
+    how, why = task()
+    if how:
+        os.write(pipe, json.dumps((how, why[:500])).encode())
+    os._exit(0)
