@@ -27,7 +27,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "gpu_mutation.jsonl"
 COMMAND = "python -m fastseg.testing.ladder.mutation"
 SHARE = 0.95  # of the mutants of a file, that have to be killed
 STAGES = {"values": 6.0, "address": 1.0, "thread": 1.0}  # rung -> seconds of rows for each mutant, without a sanitizer
-INTERPRETED = 20.0
+INTERPRETED = 60.0  # seconds of rows for each mutant of a Triton kernel
 Row = dict[str, Any]
 
 
