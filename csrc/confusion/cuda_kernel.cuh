@@ -14,7 +14,7 @@ namespace fastseg {
 
 constexpr int kCountThreads = 256;
 constexpr int kLabels = 16;             // consecutive pixels of a thread
-constexpr int kSharedCells = 11776;     // 46 KiB of int32
+constexpr int kSharedClasses = 108;     // a matrix of 46 KiB of int32
 constexpr int64_t kCountBlocks = 1024;  // a histogram each: more would cost more to add than they hide
 
 // Counts the labels that a thread is given. All threads of a block begin and end together.
@@ -28,7 +28,7 @@ struct Histogram {
   unsigned run = 0;
 
   __host__ __device__ int32_t cells() const { return classes * classes; }
-  __host__ __device__ bool in_shared() const { return cells() <= kSharedCells; }
+  __host__ __device__ bool in_shared() const { return classes <= kSharedClasses; }
 
   __device__ void begin() const {
     if (!in_shared()) return;

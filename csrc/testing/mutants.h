@@ -72,10 +72,8 @@ T plain_atomicOr(T* p, std::type_identity_t<T> v) {
 #define FASTSEG_ALIVE(k) ::fastseg::mutants::alive(k)
 #define FASTSEG_ATOMIC(plain, dropped, name, p, v) \
   (FASTSEG_ALIVE(dropped) ? *(p) : FASTSEG_ALIVE(plain) ? ::fastseg::mutants::plain_##name(p, v) : name(p, v))
-#define FASTSEG_VOTE(own, none, all, name, mask, p)                                                         \
-  [&](int mine) {                                                                                           \
-    return FASTSEG_ALIVE(none) ? 0 : FASTSEG_ALIVE(all) ? 1 : FASTSEG_ALIVE(own) ? mine : name(mask, mine); \
-  }((p) ? 1 : 0)
+#define FASTSEG_VOTE(own, all, name, mask, p) \
+  [&](int mine) { return FASTSEG_ALIVE(all) ? 1 : FASTSEG_ALIVE(own) ? mine : name(mask, mine); }((p) ? 1 : 0)
 #define FASTSEG_SHUFFLE(k, name, mask, value, ...) (FASTSEG_ALIVE(k) ? (value) : name(mask, value, __VA_ARGS__))
 #define FASTSEG_EITHER(first, second, name, a, b) \
   (FASTSEG_ALIVE(first) ? (a) : FASTSEG_ALIVE(second) ? (b) : name(a, b))

@@ -13,7 +13,7 @@ BACKWARDS = ("common/cuda.cu", "upsample/adjoint_cuda.cu")
 # The rounding of a gradient is within the tolerance of its sums; that of a result is not.
 GLUE = {"values": (*BACKWARDS, "upsample/softmax_cuda.cu"), "address": BACKWARDS, "thread": BACKWARDS}
 FILES = ("csrc/common/kernel.cuh", "csrc/upsample/adjoint_kernel.cuh")
-# The rung that has to catch it, the operator, and what it is done to: one of such mutants at least.
+# The rung that has to catch it, the operator, and what it is done to: every such mutant.
 BROKEN = {
     "missing barrier": ("thread", "barrier dropped", "__syncthreads();"),
     "missing barrier, by its values": ("values", "barrier dropped", "__syncthreads();"),

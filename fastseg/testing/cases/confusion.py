@@ -84,7 +84,10 @@ def _rows() -> Iterator[Case]:
     yield counted("one_class", from_labels((1, 9, 31), 1), "degenerate")
     yield counted("no_batch", from_labels((0, 9, 31), 3), "degenerate")
     yield counted("no_pixels", from_labels((2, 0, 31), 3), "degenerate")
-    yield counted("c127", from_labels((1, 65, 67), 127))
+    # The GPU counts in shared memory up to 108 classes, with a thread for 16 labels.
+    for classes in (108, 109, 127):
+        yield counted(f"c{classes}", from_labels((1, 65, 67), classes))
+    yield counted("bytes", from_labels((1, 4, 64), 19))
     for dtype in INTEGERS:
         name = str(dtype).split(".")[1]
         yield counted(f"target_{name}", from_labels((1, 9, 31), 5, target_dtype=dtype, ignore_index=100))

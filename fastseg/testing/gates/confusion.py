@@ -3,7 +3,7 @@
 from ..ladder.gate import Gate
 
 _LOGITS = ("upsample_confusion_matrix",)
-_HISTOGRAM = 4 * 11776
+_HISTOGRAM = 4 * 108**2
 
 GATES = (
     Gate(

@@ -50,9 +50,8 @@ def _changes(tree: ast.AST, helpers: set[str]) -> Iterator[Change]:
             case ast.BinOp(left=left, op=ast.BitAnd(), right=right) if not isinstance(right, ast.Constant):
                 yield node, f"({ast.unparse(right)})", "term dropped"
                 yield node, f"({ast.unparse(left)})", "term dropped"
-            case ast.If(test=test) | ast.IfExp(test=test):
-                yield test, "True", "always"
-                yield test, "False", "never"
+            case ast.If(test=test) | ast.IfExp(test=test) if isinstance(test, ast.Name):
+                yield test, f"(not {ast.unparse(test)})", "the other variant"
             case ast.Constant(value=int(value)) if value > _LARGE:
                 yield node, "0", "bits cleared"
             case ast.Expr(value=ast.Call(func=ast.Attribute(attr=name))) if "atomic" in name or "barrier" in name:
@@ -78,8 +77,8 @@ def _of_tl(node: ast.Call, name: str, arguments: list[ast.expr]) -> Iterator[Cha
             yield other, f"({ast.unparse(other)}) + 1", "other value"
     elif name in ("where", "minimum", "maximum"):
         first, second = words[-2:]
-        yield node, f"({first})", "always" if name == "where" else "limit dropped"
-        yield node, f"({second})", "never" if name == "where" else "always the limit"
+        yield node, f"({first})", "always the first" if name == "where" else "limit dropped"
+        yield node, f"({second})", "always the second" if name == "where" else "always the limit"
     elif name == "cdiv":
         yield node, f"(({words[0]}) // ({words[1]}))", "rounded down"
 

@@ -17,6 +17,7 @@ _ASIDE = re.compile(
 )
 _STOPS = (" = ", " += ", " -= ", " *= ", " |= ", " &= ", " ? ", " : ", "return ")
 _LOGICAL = (" && ", " || ")
+_SIZES = re.compile(r" (?:<|<=|>|>=) ")
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ _CALLS = (
     (r"(atomic(?:Add|Max|Min|Or))\(", "FASTSEG_ATOMIC({k[0]}, {k[1]}, NAME, ", ("atomic made plain", "atomic dropped")),
     (
         r"(__(?:all|any)_sync)\(",
-        "FASTSEG_VOTE({k[0]}, {k[1]}, {k[2]}, NAME, ",
-        ("vote of the own lane", "vote lost", "vote won"),
+        "FASTSEG_VOTE({k[0]}, {k[1]}, NAME, ",
+        ("vote of the own lane", "vote won"),
     ),
     (r"(__shfl_\w*sync)\(", "FASTSEG_SHUFFLE({k[0]}, NAME, ", ("shuffle dropped",)),
     (r"(smaller|larger)\(", "FASTSEG_EITHER({k[0]}, {k[1]}, NAME, ", ("limit dropped", "always the limit")),
@@ -119,21 +120,21 @@ def _calls(text: str) -> Iterator[Site]:
 
 
 def _conditions(text: str) -> Iterator[Site]:
-    """Conditions of `if` and of `?`, made what they are not always."""
+    """Bounds deleted: guards, and conditions of `if` and `?` that compare sizes. Other branches are not forced: where
+    one is a shortcut it changes the time and not the result."""
     for begin, end in _heads(text, "if"):
-        guard = re.match(r"\)\s*(?:continue|break|return)\b", text[end:])
-        yield _never(begin, end) if guard else _both(begin, end)
+        if re.match(r"\)\s*(?:continue|break|return)\b", text[end:]):
+            yield Site(begin, end, ("guard deleted",), "(!FASTSEG_ALIVE({k[0]}) && ({}))")
+        elif _SIZES.search(text, begin, end):
+            yield _deleted(begin, end)
     for found in re.finditer(r"\s\? ", text):
-        yield _both(_left(text, found.start(), _STOPS), found.start())
+        begin = _left(text, found.start(), _STOPS)
+        if _SIZES.search(text, begin, found.start()):
+            yield _deleted(begin, found.start())
 
 
-def _never(begin: int, end: int) -> Site:
-    return Site(begin, end, ("never",), "(!FASTSEG_ALIVE({k[0]}) && ({}))")
-
-
-def _both(begin: int, end: int) -> Site:
-    new = "(FASTSEG_ALIVE({k[0]}) || (!FASTSEG_ALIVE({k[1]}) && ({})))"
-    return Site(begin, end, ("always", "never"), new)
+def _deleted(begin: int, end: int) -> Site:
+    return Site(begin, end, ("bound deleted",), "(FASTSEG_ALIVE({k[0]}) || ({}))")
 
 
 def _terms(text: str) -> Iterator[Site]:
