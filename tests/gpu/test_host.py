@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fastseg.testing.ladder import host, toolchain
+from fastseg.testing.ladder.mutant_runs import BAD_LABELS
 from fastseg.testing.ladder.rows import Selection, run_apart
 from fastseg.testing.ladder.sources import ROOT
 
@@ -77,42 +78,12 @@ def test_a_dead_process_is_the_fault_of_its_row() -> None:
     assert "died with code 1" in dead.fault
 
 
-DATA_ERROR = """
-import sys, torch, fastseg
-from fastseg import ops
-logits = torch.zeros(1, 3, 4, 5, requires_grad=True)
-target = torch.zeros(1, 8, 10, dtype=torch.uint8)
-target[0, 2, 3] = 7
-def said(call):
-    try:
-        return call()
-    except RuntimeError as error:
-        return str(error)
-print(said(lambda: ops.upsample_cross_entropy(logits, target)))
-print(said(lambda: ops.upsample_cross_entropy(logits, target, reduction="none").isnan().nonzero().tolist()))
-for prediction in (logits.detach(), target, torch.zeros_like(target)):
-    out = torch.ones(3, 3, dtype=torch.int64)
-    print(said(lambda: ops.confusion_matrix(prediction, target, 3, out=out).unique().tolist()), out.unique().tolist())
-print(said(lambda: ops.confusion_matrix(target, torch.zeros_like(target), 3).unique().tolist()))
-"""
-
-
-@pytest.mark.parametrize("check", ["", "1"])
-def test_data_errors_poison_or_raise(check: str) -> None:
-    environment = {**os.environ, **host.environment(host.build()), "FASTSEG_CHECK": check}
-    command = [sys.executable, "-c", DATA_ERROR]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
-    most = torch.iinfo(torch.int64).max
-    if not check:
-        assert lines == ["tensor(nan, grad_fn=<NativeFunction>)", "[[0, 2, 3]]"] + [f"[{most}] [{most}]"] * 3 + [
-            f"[{most}]"
-        ]
-        return
-    expected = "must be in [0, 3) or ignore_index, got 7 at [0, 2, 3]"
-    assert all(expected in line for line in lines), lines
-    assert all(line.endswith("[1]") for line in lines[2:5]), lines  # `out` keeps what it had
-    assert "prediction must" in lines[5]
+def test_data_errors_poison_or_raise() -> None:
+    code = "from fastseg.testing.data_errors import check_data_errors\n" + "".join(
+        f"check_data_errors('cpu', {value})\n" for value in BAD_LABELS
+    )
+    environment = {**os.environ, **host.environment(host.build())}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_the_boundary_of_32_bit_division() -> None:
