@@ -14,7 +14,7 @@ from typing import Any
 from fastseg.testing.bench import best_rival
 from fastseg.testing.contenders import OURS
 from fastseg.testing.goals import GOALS, Goal, find_goal, reason_for
-from fastseg.testing.ladder import markdown, static
+from fastseg.testing.ladder import markdown, mutation, static
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -161,9 +161,11 @@ def report(readme: str, rows: Sequence[Row]) -> str:
     return with_block(with_block(readme, "bench", table(rows)), "goals", below)
 
 
-def gpu(page: str, rows: Sequence[Row]) -> str:
-    """docs/gpu.md with what the rows of the compilers say."""
-    return with_block(with_block(page, "static", markdown.compiled(rows)), "predicted", markdown.predicted(rows))
+def gpu(page: str, rows: Sequence[Row], mutants: Sequence[Row]) -> str:
+    """docs/gpu.md with what the rows of the compilers and of the mutants say."""
+    page = with_block(page, "static", markdown.compiled(rows))
+    page = with_block(page, "predicted", markdown.predicted(rows))
+    return with_block(page, "mutated", markdown.mutated(mutants))
 
 
 def draw(rows: Sequence[Row], folder: Path = FIGURES) -> None:
@@ -202,7 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check = parser.parse_args(arguments).check
     readme, gpu_page = ROOT / "README.md", ROOT / "docs" / "gpu.md"
     rows = load()
-    wanted = {readme: report(readme.read_text(), rows), gpu_page: gpu(gpu_page.read_text(), static.load())}
+    wanted = {
+        readme: report(readme.read_text(), rows),
+        gpu_page: gpu(gpu_page.read_text(), static.load(), list(mutation.load().values())),
+    }
     lacking = missing(rows)
     for name in lacking:
         print(f"benchmarks/results has no row of {name}: make bench", file=sys.stderr)

@@ -65,3 +65,17 @@ def predicted(rows: Sequence[Row]) -> str:
         for d in DEVICES
     ]
     return "\n".join([*parts, head + "\n".join(lines) + "\n"])
+
+
+def mutated(rows: Sequence[Row]) -> str:
+    """One line per kernel file, and the mutants that live on, each with its reason."""
+    if not rows:
+        return "No rows are recorded yet: `python -m fastseg.testing.ladder.mutation`.\n"
+    hows = sorted({how for row in rows for how in row["killed"]})
+    lines, living = [], []
+    for row in rows:
+        counts = (str(row["killed"].get(how, 0)) for how in hows)
+        lines.append(f"| `{row['file']}` | {row['mutants']} | {' | '.join(counts)} | {100 * row['share']:.1f} % |")
+        living += [f"- `{row['file']}`: {one['key']}. {one['reason']}" for one in row["survivors"]]
+    head = f"| file | mutants | {' | '.join(hows)} | killed |\n" + "|---" * (3 + len(hows)) + "|\n"
+    return head + "\n".join(lines) + "\n\nThose that live on:\n\n" + ("\n".join(living) or "None.") + "\n"
