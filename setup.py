@@ -89,6 +89,7 @@ class CMakeBuild(build_ext):
         generator = ["-G", "Ninja"] if shutil.which("ninja") else []
         defines = [f"-D{name}={value}" for name, value in options.items()]
         subprocess.run(["cmake", "-S", str(ROOT), "-B", str(folder), *generator, *defines], check=True)
+        (package / "lib" / "libfastseg_cuda.so").unlink(missing_ok=True)  # of an earlier build, which this one may lack
         subprocess.run(["cmake", "--build", str(folder), "--parallel"], check=True)
 
     def get_output_mapping(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import os
 import struct
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -25,6 +26,14 @@ def _load_cuda() -> str:
     if torch.version.cuda is None:
         return "torch is built without CUDA"
     return _load_file(CUDA_LIBRARY, "_cuda_trace_stop")
+
+
+@cache
+def cuda_fault(index: int) -> str:
+    """Why no kernel of the CUDA library runs on this device: a driver or an architecture that it was not built for."""
+    with torch.cuda.device(index):
+        fault = str(torch.ops.fastseg._cuda_fault())
+    return f"{CUDA_LIBRARY.name} does not run on {torch.cuda.get_device_name(index)}: {fault}" if fault else ""
 
 
 def _load_file(library: Path, function: str) -> str:

@@ -3,9 +3,9 @@
 #include "cuda.h"
 
 #if defined(__CUDACC__)
-#include <dlfcn.h>
 #include <torch/csrc/stable/library.h>
 
+#include "current_stream.h"
 #include "path.h"
 #endif
 
@@ -16,17 +16,17 @@ namespace fastseg {
 std::string path_name() { return "cuda"; }
 
 Stream::Stream(const Tensor& like) : guard_(like.get_device_index()) {
-  // Looked up when it is needed: torch's CPU build lacks the symbol, and the library has to load there too.
-  using Current = int32_t (*)(int32_t, void**);
-  static const Current current = (Current)dlsym(RTLD_DEFAULT, "aoti_torch_get_current_cuda_stream");
+  static const CurrentStream current = find_current_stream();
   void* stream = nullptr;
   if (!current || current(like.get_device_index(), &stream))
-    fail("cuda", "torch", "have CUDA, got a build without aoti_torch_get_current_cuda_stream");
+    fail("cuda", "torch", "give its current stream, got no aoti_torch_get_current_cuda_stream in libtorch_cuda.so");
   stream_ = (cudaStream_t)stream;
 }
 
 void Stream::check(cudaError_t error) {
-  if (error != cudaSuccess) fail("cuda", "a kernel", "start, got ", cudaGetErrorString(error));
+  if (error != cudaSuccess)
+    fail("cuda", "a kernel", "start (`fastseg doctor` shows what the library was built for), got ",
+         cudaGetErrorString(error));
 }
 
 void Stream::read(void* to, const void* from, int64_t bytes) const {
@@ -65,12 +65,30 @@ void Faults::raise(const Stream& stream, const char* op, const char* argument, c
 }  // namespace fastseg
 
 #if defined(__CUDACC__)
+namespace fastseg {
+namespace {
+
+__global__ void probe() {}
+
+// Why no kernel of this library can run on the current device, or nothing.
+std::string cuda_fault() {
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, probe);
+  cudaGetLastError();  // it is told here, and not by the next launch
+  return error == cudaSuccess ? "" : cudaGetErrorString(error);
+}
+
+}  // namespace
+}  // namespace fastseg
+
 STABLE_TORCH_LIBRARY_FRAGMENT(fastseg, m) {
+  m.def("_cuda_fault() -> str");
   m.def("_cuda_trace_start() -> ()");
   m.def("_cuda_trace_stop() -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastseg, CompositeExplicitAutograd, m) {
+  m.impl("_cuda_fault", TORCH_BOX(&fastseg::cuda_fault));
   m.impl("_cuda_trace_start", TORCH_BOX(&fastseg::trace_start));
   m.impl("_cuda_trace_stop", TORCH_BOX(&fastseg::trace_stop));
 }

@@ -13,7 +13,7 @@
 #include "dtypes.h"
 #include "path.h"
 
-#if defined(__linux__)
+#if defined(__linux__) && !defined(__CUDACC__)
 #include <sys/mman.h>
 #endif
 
@@ -69,8 +69,8 @@ inline bool is_channels_last(const Tensor& x) {
 }
 
 // Fresh memory of large outputs is mapped in huge pages: a page fault per 4 KiB costs more than the kernels do.
-inline Tensor huge(Tensor x, int64_t bytes) {
-#if defined(__linux__)
+inline Tensor huge(Tensor x, [[maybe_unused]] int64_t bytes) {
+#if defined(__linux__) && !defined(__CUDACC__)
   constexpr uintptr_t kPage = 2 << 20;
   if (bytes >= int64_t(2 * kPage)) {
     const uintptr_t start = (uintptr_t(x.data_ptr()) + kPage - 1) / kPage * kPage;

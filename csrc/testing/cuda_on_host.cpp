@@ -23,7 +23,7 @@ namespace fastseg::host {
 namespace {
 
 constexpr size_t kStack = 256 << 10;
-constexpr size_t kStaticLimit = 48 << 10;  // bytes of shared memory that every GPU grants without asking
+constexpr size_t kSharedLimit = 48 << 10;  // bytes of shared memory that every GPU grants without asking
 constexpr unsigned kMost = 1024;           // threads of a block, and threads of the pool
 
 enum class State { ready, at_block, at_warp, done };
@@ -44,7 +44,7 @@ struct Fiber {
 struct Block {
   std::unordered_map<const void*, void*> arrays;  // by tag
   void* dynamic = nullptr;
-  size_t static_bytes = 0;
+  size_t bytes = 0;
 };
 
 std::vector<Fiber> pool;
@@ -225,13 +225,13 @@ void* shared(const void* tag, size_t bytes) {
   follow(scheduler_watched);  // allocated by the block, not by the thread that comes first
   void*& array = block.arrays[tag];
   if (!array) {
-    block.static_bytes += bytes;
+    block.bytes += bytes;
     array = fresh(bytes);
     release(&array_token);
   }
   follow(current->watched);
   acquire(&array_token);
-  if (block.static_bytes > kStaticLimit) fail("more than 48 KiB of static shared memory", Place::current());
+  if (block.bytes > kSharedLimit) fail("more than 48 KiB of shared memory", Place::current());
   return array;
 }
 
@@ -244,6 +244,7 @@ int64_t most_blocks() {
 
 void launch(int64_t blocks, int threads, size_t dynamic_bytes, const std::function<void()>& body) {
   if (blocks < 1 || blocks > 2147483647) throw std::runtime_error("cuda/host: a grid must have 1 to 2^31 - 1 blocks");
+  if (dynamic_bytes > kSharedLimit) throw std::runtime_error("cuda/host: more than 48 KiB of dynamic shared memory");
   if (threads < 1 || threads > int(kMost)) throw std::runtime_error("cuda/host: a block must have 1 to 1024 threads");
   if (pool.empty()) pool = std::vector<Fiber>(kMost);
 #if defined(FASTSEG_WATCH_RACES)
@@ -257,6 +258,7 @@ void launch(int64_t blocks, int threads, size_t dynamic_bytes, const std::functi
   for (int64_t k = 0; k < blocks && fault.empty(); ++k) {
     const int64_t index = backwards ? blocks - 1 - k : k;
     block = {};
+    block.bytes = dynamic_bytes;
     if (dynamic_bytes) block.dynamic = fresh(dynamic_bytes);
     release(&launch_token);
     for (int t = 0; t < threads; ++t) start(t, index, blocks, threads);

@@ -158,12 +158,14 @@ def _cuda() -> dict[str, Any]:
     compiled = sorted(name for name, op in OPS.items() if not op.triton and has_kernel(name, "CUDA"))
     rest = sorted(OPS.keys() - (set(compiled) if _triton.why_not else {*compiled, *triton}))
     seen = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    loaded = range(torch.cuda.device_count()) if _native.cuda_loaded else ()
+    faults = [fault for i in loaded if (fault := _native.cuda_fault(i))]
     return {
         "torch built for": f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA",
         "driver": _driver(),
         "GPUs torch sees": seen or "none",
         "Triton kernels": f"none: {_triton.why_not}" if _triton.why_not else triton,
-        "compiled kernels": compiled or f"none: {_native.cuda_why_not}",
+        "compiled kernels": faults or compiled or f"none: {_native.cuda_why_not}",
         "by reference": rest or "none",
     }
 

@@ -67,6 +67,30 @@ def test_the_cuda_library_loads_without_cuda() -> None:
     assert set(output(sys.executable, "-c", code).split()) == set(_registry.OPS)
 
 
+def test_the_current_stream_is_found_as_python_loads_torch(tmp_path: Path) -> None:
+    """Python opens torch for itself alone: what libtorch_cuda.so has is in no global scope."""
+    sources = {
+        "libtorch_cuda.so": 'extern "C" int aoti_torch_get_current_cuda_stream(int, void**) { return 7; }',
+        "libtorch_python.so": 'extern "C" int aoti_torch_get_current_cuda_stream(int, void**);\n'
+        "int keep() { return aoti_torch_get_current_cuda_stream(0, nullptr); }",
+        "libprobe.so": f'#include "{ROOT}/csrc/common/current_stream.h"\n'
+        'extern "C" int probe() { auto f = fastseg::find_current_stream(); return f ? f(0, nullptr) : -1; }',
+    }
+    for name, source in sources.items():
+        (tmp_path / f"{name}.cpp").write_text(source)
+        needs = [str(tmp_path / "libtorch_cuda.so"), f"-Wl,-rpath,{tmp_path}"] if "python" in name else []
+        output("g++", "-shared", "-fPIC", f"-Wl,-soname,{name}", str(tmp_path / f"{name}.cpp"), *needs, "-o",
+               str(tmp_path / name))  # fmt: skip
+    code = (
+        "import ctypes\n"
+        f"probe = ctypes.CDLL('{tmp_path}/libprobe.so').probe\n"
+        "before = probe()\n"
+        f"ctypes.CDLL('{tmp_path}/libtorch_python.so')\n"
+        "print(before, probe())\n"
+    )
+    assert output(sys.executable, "-c", code).split() == ["-1", "7"]
+
+
 def test_no_object_of_an_instruction_set_has_a_weak_symbol() -> None:
     """The linker may hand a weak function compiled for one instruction set to everybody."""
     objects = [path for path in ROOT.glob("build/native-*/CMakeFiles/kernels_*.dir/**/*.o")]

@@ -116,3 +116,59 @@ int main() {
     subprocess.run(command, check=True)
     done = subprocess.run([str(folder / "boundary")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+PROBES = """
+#include "common/kernel.cuh"
+#include <cstdio>
+#include <exception>
+using namespace fastseg;
+static float total;
+static int taken;
+
+static void leaves() { if (threadIdx.x < 16) __syncthreads(); }
+static void parts() { if (threadIdx.x < 16) __syncthreads(); else __syncthreads(); }
+static void lonely() { if (threadIdx.x == 3) __shfl_sync(kWarp, 1, 0); }
+static void fresh() {
+  FASTSEG_SHARED(float, values, 32);
+  if (values[threadIdx.x] == values[threadIdx.x]) throw 1;
+}
+static void large() { FASTSEG_SHARED(char, bytes, 40 << 10); bytes[0] = 0; }
+static void sums() {
+  atomicAdd(&total, 0.5f);
+  atomicCAS(&taken, 0, int(threadIdx.x) + 1);
+  const int above = __shfl_down_sync(kWarp, int(threadIdx.x), 1), votes = __ballot_sync(kWarp, threadIdx.x % 2);
+  if (above != smaller(31, int(threadIdx.x) + 1) || votes != int(0xaaaaaaaa)) throw 1;
+}
+
+static void run(const char* name, void (*kernel)(), int64_t dynamic = 0) {
+  try {
+    host::launch(2, 32, dynamic, kernel);
+    std::printf("%s ran\\n", name);
+  } catch (const std::exception& error) {
+    std::printf("%s %s\\n", name, error.what());
+  }
+}
+
+int main() {
+  run("leaves", leaves), run("parts", parts), run("lonely", lonely), run("fresh", fresh);
+  run("large", large), run("both", large, 10 << 10), run("sums", sums);
+  return total == 32 && taken == 1 ? 0 : 1;
+}
+"""
+
+
+def test_the_shim_finds_what_it_promises() -> None:
+    folder = host.build().parent
+    (folder / "probes.cpp").write_text(PROBES.replace("\\\\n", "\\n"))
+    include = ["-I", str(ROOT / "csrc"), "-isystem", str(toolchain.cuda_include())]
+    shim = str(ROOT / "csrc/testing/cuda_on_host.cpp")
+    command = ["g++", "-std=c++20", *include, str(folder / "probes.cpp"), shim, "-o", str(folder / "probes")]
+    subprocess.run(command, check=True)
+    said = subprocess.run([str(folder / "probes")], capture_output=True, text=True, check=True).stdout.splitlines()
+    found = dict(line.split(" ", 1) for line in said)
+    assert "barrier divergence: 16 of 32 threads" in found["leaves"]
+    assert "barrier divergence: 16 of 32 threads" in found["parts"]
+    assert "warp divergence: 1 of 32 threads" in found["lonely"]
+    assert "more than 48 KiB of shared memory" in found["both"]
+    assert (found["fresh"], found["large"], found["sums"]) == ("ran", "ran", "ran")

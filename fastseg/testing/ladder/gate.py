@@ -9,6 +9,7 @@ from typing import Any
 
 Row = dict[str, Any]
 DRIFT = 0.2  # of the number of instructions, against the stored row
+SHARED = 48 << 10  # bytes of shared memory of a block, static and dynamic, that need not be asked for
 TENSOR_CORES_FROM = 80
 
 
@@ -70,6 +71,8 @@ def judge(row: Row, gate: Gate) -> list[str]:
         faults.append(f"takes {row['registers']} registers, promised {gate.registers}")
     if row["occupancy"] < gate.occupancy:
         faults.append(f"reaches an occupancy of {row['occupancy']:.2f}, promised {gate.occupancy:.2f}")
+    if row["shared"] + row["dynamic"] > SHARED:
+        faults.append(f"takes {row['shared'] + row['dynamic']} bytes of shared memory, a launch grants {SHARED}")
     if row["barriers"] > gate.barriers:
         faults.append(f"has {row['barriers']} barriers, promised {gate.barriers}")
     for what in ("loads", "stores"):
