@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 SMALLEST_FLUSH = 1 << 27
+HEAD_START = 2_000_000  # cycles, about a millisecond: more than the host needs to queue any op
 
 
 def why_none() -> str:
@@ -73,10 +74,9 @@ class EventClock:
 
     Args:
         event: makes an event that keeps its time.
-        flush: queues a write larger than the cache.
+        flush: queues a write larger than the cache, and work that keeps the GPU busy until the host has queued the call.
 
-    Nothing waits between the flush and the call: the host queues the call while the flush runs, so that a short kernel
-    is not timed with its launch.
+    Nothing waits between the flush and the call, so that a short kernel is not timed with its launch.
     """
 
     def __init__(self, event: Callable[[], Event], flush: Callable[[], Any]) -> None:
@@ -95,7 +95,12 @@ class EventClock:
 def clock() -> EventClock:
     """The clock of the current device."""
     larger = torch.empty(max(SMALLEST_FLUSH, 4 * current().l2), dtype=torch.int8, device="cuda")
-    return EventClock(lambda: torch.cuda.Event(enable_timing=True), larger.zero_)
+
+    def flush() -> None:
+        larger.zero_()
+        torch.cuda._sleep(HEAD_START)
+
+    return EventClock(lambda: torch.cuda.Event(enable_timing=True), flush)
 
 
 def peak_bytes(function: Callable[[], Any]) -> int:
