@@ -74,7 +74,7 @@ class EventClock:
 
     Args:
         event: makes an event that keeps its time.
-        flush: queues a write larger than the cache, and work that keeps the GPU busy until the host has queued the call.
+        flush: queues a write larger than the cache, and work that lasts until the host has queued the call.
 
     Nothing waits between the flush and the call, so that a short kernel is not timed with its launch.
     """
