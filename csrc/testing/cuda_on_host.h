@@ -47,8 +47,8 @@ void wait_warp(unsigned mask, Place at);
 // What `lane` of this warp offers, after every lane of the mask has offered something of the same size.
 void exchange(unsigned mask, const void* mine, void* theirs, size_t size, unsigned lane, Place at);
 
-// 2^31 - 1, or FASTSEG_HOST_BLOCKS: with few blocks kernels have to stride over their tasks. FASTSEG_HOST_ORDER=backwards
-// runs the last block and its last thread first.
+// 2^31 - 1, or FASTSEG_HOST_BLOCKS: with few blocks kernels have to stride over their tasks.
+// FASTSEG_HOST_ORDER=backwards runs the last block and its last thread first.
 int64_t most_blocks();
 
 // Runs `body` once for each thread; throws what went wrong.

@@ -122,7 +122,7 @@ struct Given {
   struct Known {};
   __device__ Constants constants() const { return {}; }
   __device__ Deal<T> deal() const { return {grad.stride_c < grad.stride_x}; }
-  __device__ Known known(const Constants&, const Strip&, int32_t, T) const { return {}; }
+  __device__ Known known(const Constants&, const Strip&, int32_t, T, const T (&)[kDeep]) const { return {}; }
 
   __device__ void read(const Known&, const Strip& s, const T (&)[kDeep], int32_t c, int32_t column,
                        T (&value)[kDeep]) const {
@@ -152,7 +152,7 @@ struct Probabilities {
     return p.data + s.image * p.stride_n + c * p.stride_c + s.y * p.stride_y + (s.x + column) * p.stride_x;
   }
 
-  __device__ Known known(const Constants&, const Strip& s, int32_t, T) const {
+  __device__ Known known(const Constants&, const Strip& s, int32_t, T, const T (&)[kDeep]) const {
     FASTSEG_SHARED(T, mean, kDeep * kThreads);
     const Deal<T> dealt = deal();
     const int32_t start = dealt.place(0), step = dealt.by_class ? kTogether<T> : 1;
@@ -215,7 +215,7 @@ struct Losses {
   struct Known {
     Column<S> column;
     int32_t label[kDeep];  // -1: ignored; then a, b and d are 0, and NaN logits still make NaN, as in PyTorch
-    T log_sum[kDeep], a[kDeep], b[kDeep], d[kDeep];
+    T chosen[kDeep], log_sum[kDeep], a[kDeep], b[kDeep], d[kDeep];  // chosen: the logit that log_sum is relative to
   };
 
   __device__ Constants constants() const {
@@ -226,10 +226,11 @@ struct Losses {
 
   __device__ Deal<T> deal() const { return {false}; }
 
-  __device__ Known known(const Constants& constants, const Strip& s, int32_t left, T right) const {
+  __device__ Known known(const Constants& constants, const Strip& s, int32_t left, T right,
+                         const T (&lower)[kDeep]) const {
     const Resample& x = cells.x;
     const Tap<T> across{left, left + (x.in != x.out && left + 1 < x.in), 1 - right, right};
-    Known k{Column<S>(logits, s.image, s.above, s.below, across), {}, {}, {}, {}, {}};
+    Known k{Column<S>(logits, s.image, s.above, s.below, across), {}, {}, {}, {}, {}, {}};
     const bool mine = int32_t(threadIdx.x) < s.columns;
     const int64_t first = (s.image * cells.y.out + s.y) * x.out + s.x + threadIdx.x;
 #pragma unroll
@@ -239,9 +240,13 @@ struct Losses {
       if (!mine || r >= s.rows) continue;
       k.log_sum[r] = log_sum[at];
       const int32_t label = load_label(target, target_type, at);
+      const bool known = label >= 0 && label < logits.classes;
+      T above, below;
+      k.column.at(known ? label : 0, above, below);
+      const T z = blend(above, 1 - lower[r], below, lower[r]);
+      k.chosen[r] = finite(z) ? z : T(0);
       if (label == ignore_index) continue;
       // A label that is no class makes the gradient NaN: the forward has said so, or could not.
-      const bool known = label >= 0 && label < logits.classes;
       T g = known ? constants.scale : T(NAN);
       if (grad_per_pixel) g *= grad[at];
       if (pixel_weight) g *= pixel_weight[at];
@@ -262,7 +267,7 @@ struct Losses {
     for (int r = 0; r < kDeep; ++r) {
       const T z = blend(above, 1 - lower[r], below, lower[r]);
       const T own = multiply_add(w, k.d[r], k.label[r] == c ? k.b[r] : T(0));
-      value[r] = r < s.rows ? multiply_add(exponential(z - k.log_sum[r]), k.a[r], -own) : T(0);
+      value[r] = r < s.rows ? multiply_add(exponential(z - k.chosen[r] - k.log_sum[r]), k.a[r], -own) : T(0);
     }
   }
 };
@@ -390,7 +395,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<Wide<S>>) adjoint(const Adjo
           T lower[kDeep];
 #pragma unroll
           for (int r = 0; r < kDeep; ++r) lower[r] = down[r];
-          const auto known = upstream.known(*constants, *strip, left[threadIdx.x], right[slot(threadIdx.x)]);
+          const auto known = upstream.known(*constants, *strip, left[threadIdx.x], right[slot(threadIdx.x)], lower);
           for (int32_t c = 0; c < (Upstream::kEveryClass ? own.classes : 1); c += kTogether<T>) {
             const int32_t classes = smaller(kTogether<T>, own.classes - c);
             sum_rows(upstream, known, *strip, lower, own.class_begin + c, classes, stage);

@@ -17,8 +17,8 @@ inline Cells cells(const Tensor& x, int64_t height, int64_t width, bool align_co
           x.size(0)};
 }
 
-// The shortcut pays where several output pixels lie in a cell, and its labels fit into shared memory where columns are at
-// least doubled.
+// The shortcut pays where several output pixels lie in a cell, and its labels fit into shared memory where columns are
+// at least doubled.
 template <class S>
 Argmax<S> argmax_of(const Tensor& logits, int64_t height, int64_t width, bool align_corners) {
   const bool corners = logits.size(1) > 1 && width >= 2 * logits.size(3) && height >= logits.size(2);

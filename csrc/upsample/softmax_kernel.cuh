@@ -179,7 +179,7 @@ struct CrossEntropy {
   int32_t ignore_index;
   const Wide<S>*weight, *pixel_weight;  // [c], [n, H, W]; null: ones
   Wide<S> smoothing;
-  Wide<S>* log_sum;  // [n, H, W]: log-sum-exp
+  Wide<S>* log_sum;  // [n, H, W]: log-sum-exp less the logit of the target (class 0 where that is none), if finite
   S* loss;           // [n, H, W] or null
   double* sums;      // [tasks, 2]: loss and weight of each block of pixels
   Fault* fault;
@@ -234,18 +234,19 @@ __global__ void __launch_bounds__(kThreads, kResident<S>) cross_entropy(const Cr
           if (r >= rows.count) break;
           const int64_t at = (tile.image * cells.y.out + y + r) * width + x;
           const T log_sum = online.defined(r) ? logarithm(online.sum[r]) : T(NAN);
-          p.log_sum[at] = online.most[r] + log_sum;
           const int32_t label = load_label(p.target, p.target_type, at);
+          const bool known = uint32_t(label) < uint32_t(classes), counts = label != p.ignore_index;
+          if (counts && !known) note_fault(p.fault, at);
+          T above, below;
+          column.at(known ? label : 0, above, below);
+          // Less the chosen logit, so that an offset that all classes share costs no digits.
+          const T chosen = rows.at(r, above, below), relative = online.most[r] - chosen + log_sum;
+          p.log_sum[at] = finite(chosen) ? relative : online.most[r] + log_sum;
           T loss = 0, weight = 0;
-          if (label != p.ignore_index) {
-            const bool known = uint32_t(label) < uint32_t(classes);
-            if (!known) note_fault(p.fault, at);
-            T above, below;
-            column.at(known ? label : 0, above, below);
-            const T pixel = p.pixel_weight ? p.pixel_weight[at] : T(1), chosen = rows.at(r, above, below);
+          if (counts) {
+            const T pixel = p.pixel_weight ? p.pixel_weight[at] : T(1);
             weight = known ? (p.weight ? p.weight[label] : T(1)) * pixel : T(NAN);
-            loss = weight * (1 - p.smoothing) * (online.most[r] - chosen + log_sum) +
-                   pixel * (p.smoothing / T(classes)) * uniform[r];
+            loss = weight * (1 - p.smoothing) * relative + pixel * (p.smoothing / T(classes)) * uniform[r];
           }
           if (p.loss) narrow(loss, p.loss[at]);
           total_loss += loss;

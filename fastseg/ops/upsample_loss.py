@@ -111,7 +111,7 @@ def _backward(ops: Any, ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
     return out, *(None,) * 7
 
 
-# `lse` is for the backward of the same side: references and CUDA keep the log-sum-exp, the CPU that of differences.
+# `lse` is for the backward of the same side: the reference keeps the log-sum-exp, the kernels that of differences.
 _OPTIONS = "SymInt ignore_index, float label_smoothing, int reduction, bool align_corners)"
 declare(
     f"upsample_cross_entropy(Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight, {_OPTIONS}"

@@ -86,6 +86,35 @@ def test_data_errors_poison_or_raise() -> None:
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
+OFFSET = """
+import torch
+import torch.nn.functional as F
+from fastseg import ops
+
+torch.manual_seed(0)
+target = torch.randint(0, 19, (1, 24, 28), dtype=torch.uint8)
+quarters = torch.randint(-8, 9, (1, 19, 6, 7)) / 4  # of which interpolation at a power of two rounds nothing
+
+def gradient(x, loss):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(loss(x), x)[0]
+
+def eager(x):
+    return F.cross_entropy(F.interpolate(x, size=(24, 28), mode="bilinear"), target.long())
+
+for offset in (0, 100, 10_000):
+    x = quarters + offset
+    truth = gradient(x.double(), eager)
+    errors = [(gradient(x, f) - truth).abs().max() for f in (eager, lambda x: ops.upsample_cross_entropy(x, target))]
+    assert errors[1] <= 2 * errors[0], (offset, errors)
+"""
+
+
+def test_an_offset_of_all_classes_costs_no_digits() -> None:
+    environment = {**os.environ, **host.environment(host.build())}
+    subprocess.run([sys.executable, "-c", OFFSET], env=environment, check=True)
+
+
 def test_the_boundary_of_32_bit_division() -> None:
     """Coordinates go through 32-bit division up to its limit and through 64-bit division beyond."""
     program = """
