@@ -83,7 +83,7 @@ __device__ inline Bytes load_bytes(const void* labels, int64_t at) {
 }
 
 // `bytes`: both are uint8 at addresses divisible by 16.
-__global__ void __launch_bounds__(kCountThreads)
+__global__ void __launch_bounds__(kCountThreads, 4)
     count_pairs(Histogram histogram, const void* prediction, Int prediction_type, int64_t n, bool bytes) {
   histogram.begin();
   const int64_t runs = (n + kLabels - 1) / kLabels;

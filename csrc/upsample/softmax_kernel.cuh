@@ -205,7 +205,7 @@ __device__ inline void add_up(double& a, double& b, double* scratch) {
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreads, kResident<S>) cross_entropy(const CrossEntropy<S> p) {
+__global__ void __launch_bounds__(kThreads, sizeof(Wide<S>) == 8 ? 1 : 2) cross_entropy(const CrossEntropy<S> p) {
   using T = Wide<S>;
   FASTSEG_SHARED(double, scratch, kThreads / 32 * 2);
   const Cells& cells = p.softmax.cells;

@@ -1,4 +1,4 @@
-"""The committed report of the mutants is of these kernels, and the machinery finds and writes what it says."""
+"""Rung D: mutants are found and do what they say, and a report with gaps is refused."""
 
 import subprocess
 from pathlib import Path

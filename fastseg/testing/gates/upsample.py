@@ -31,7 +31,7 @@ GATES = (
     Gate("upsample/softmax<*,true>", ("upsample_softmax",), registers=80, occupancy=0.25, threads=256),
     Gate("upsample/softmax<*>", ("upsample_softmax",), registers=80, occupancy=0.375, threads=256),
     Gate("upsample/cross_entropy<float64>", _LOSS, registers=168, occupancy=0.125, threads=256, barriers=2),
-    Gate("upsample/cross_entropy<*>", _LOSS, registers=80, occupancy=0.375, threads=256, barriers=2),
+    Gate("upsample/cross_entropy<*>", _LOSS, registers=128, occupancy=0.25, threads=256, barriers=2),
     Gate("upsample/reduce_loss<*>", _LOSS, registers=80, occupancy=0.375, threads=256, barriers=2),
     # The gather-style backwards: 128 registers are two blocks; in float64 one.
     Gate("upsample/adjoint<float64,Given*", ("upsample_bilinear_backward",), **_ADJOINT_DOUBLE),

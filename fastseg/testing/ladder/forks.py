@@ -49,8 +49,7 @@ def _child(task: Callable[[], tuple[str, str]], pipe: int, seconds: float) -> No
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-    if not os.environ.get("FASTSEG_MUTATION_DEBUG"):
-        os.dup2(nowhere, 2)
+    os.dup2(nowhere, 2)
     how, why = task()
     if how:
         os.write(pipe, json.dumps((how, why[:500])).encode())
