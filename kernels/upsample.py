@@ -12,7 +12,7 @@ input once and each output once: 4 h w + 4 H W per plane in float32, half of tha
 4 H W thresholded.
 
 Why Triton: the op is pointwise and bound by memory, and the counted bytes equal the floor. CUDA C++ would issue the
-same stores, and needs a compiler on the user's machine or a binary for its GPU.
+same stores, and needs nvcc on the user's machine or a binary for its GPU; Triton asks for a C compiler only.
 
 Stores are 16 bytes wide (8 for bools) where the length of an output row is divisible by 16. Other rows start at any
 alignment, so there the threads of a warp store neighbouring scalars, which the memory system joins to whole sectors.

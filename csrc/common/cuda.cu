@@ -81,15 +81,9 @@ std::string cuda_fault() {
 }  // namespace
 }  // namespace fastseg
 
-STABLE_TORCH_LIBRARY_FRAGMENT(fastseg, m) {
-  m.def("_cuda_fault() -> str");
-  m.def("_cuda_trace_start() -> ()");
-  m.def("_cuda_trace_stop() -> str");
-}
+STABLE_TORCH_LIBRARY_FRAGMENT(fastseg, m) { m.def("_cuda_fault() -> str"); }
 
 STABLE_TORCH_LIBRARY_IMPL(fastseg, CompositeExplicitAutograd, m) {
   m.impl("_cuda_fault", TORCH_BOX(&fastseg::cuda_fault));
-  m.impl("_cuda_trace_start", TORCH_BOX(&fastseg::trace_start));
-  m.impl("_cuda_trace_stop", TORCH_BOX(&fastseg::trace_stop));
 }
 #endif

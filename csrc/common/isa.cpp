@@ -61,14 +61,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastseg, m) {
   m.def("_cpu_isa() -> str");
   m.def("_cpu_isas() -> str");
   m.def("_use_cpu_isa(str name) -> ()");
-  m.def("_trace_start() -> ()");
-  m.def("_trace_stop() -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastseg, CompositeExplicitAutograd, m) {
   m.impl("_cpu_isa", TORCH_BOX(&fastseg::cpu_isa));
   m.impl("_cpu_isas", TORCH_BOX(&fastseg::cpu_isas));
   m.impl("_use_cpu_isa", TORCH_BOX(&fastseg::use_cpu_isa));
-  m.impl("_trace_start", TORCH_BOX(&fastseg::trace_start));
-  m.impl("_trace_stop", TORCH_BOX(&fastseg::trace_stop));
 }

@@ -1,5 +1,7 @@
 #include "path.h"
 
+#include <torch/csrc/stable/library.h>
+
 #include <atomic>
 #include <mutex>
 
@@ -31,3 +33,18 @@ void took(const char* op) {
 }
 
 }  // namespace fastseg
+
+// Libraries that are loaded together register under names of their own.
+#ifndef FASTSEG_TRACE_PREFIX
+#define FASTSEG_TRACE_PREFIX ""
+#endif
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastseg, m) {
+  m.def(FASTSEG_TRACE_PREFIX "_trace_start() -> ()");
+  m.def(FASTSEG_TRACE_PREFIX "_trace_stop() -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastseg, CompositeExplicitAutograd, m) {
+  m.impl(FASTSEG_TRACE_PREFIX "_trace_start", TORCH_BOX(&fastseg::trace_start));
+  m.impl(FASTSEG_TRACE_PREFIX "_trace_stop", TORCH_BOX(&fastseg::trace_stop));
+}

@@ -1,10 +1,9 @@
 #include "../upsample/arguments.h"
+#include "checks.h"
 #include "confusion.h"
 
 namespace fastseg {
 namespace {
-
-constexpr const char* kOp = "confusion_matrix";
 
 // One histogram per range of threads, added to `out` at the end; integers, so that any order gives the same counts.
 struct Histograms {
@@ -33,20 +32,9 @@ int64_t bounded(int64_t slots, int64_t classes) {
   return std::max<int64_t>(1, std::min(slots, (int64_t(8) << 20) / (classes * classes + 1)));
 }
 
-int64_t check_matrix(const Tensor& target, const Tensor& out) {
-  FASTSEG_CHECK(target.dim() == 3, kOp, "target", "be [N, H, W], got ", target.dim(), " dimensions");
-  FASTSEG_CHECK(out.dim() == 2 && out.size(0) == out.size(1) && out.size(0) > 0 && out.is_contiguous() &&
-                    out.scalar_type() == ScalarType::Long,
-                kOp, "out", "be contiguous int64 [C, C], got ", out.dim(), " dimensions");
-  FASTSEG_CHECK(out.size(0) < 46341, kOp, "out", "have at most 46340 classes, got ", out.size(0));
-  return out.size(0);
-}
-
 void confusion_matrix(const Tensor& prediction, const Tensor& target, Tensor out, int64_t ignore_index) {
   const int64_t classes = check_matrix(target, out);
-  FASTSEG_CHECK(prediction.numel() == target.numel(), kOp, "prediction", "have the shape of target, got ",
-                prediction.numel(), " values");
-  const Int predicted = int_type(kOp, "prediction", prediction.scalar_type());
+  const Int predicted = check_prediction(prediction, target);
   const Int type = int_type(kOp, "target", target.scalar_type());
   took(kOp);
   const Tensor p = torch::stable::contiguous(prediction), t = torch::stable::contiguous(target);
@@ -80,10 +68,8 @@ void confusion_matrix(const Tensor& prediction, const Tensor& target, Tensor out
 void upsample_confusion_matrix(const Tensor& logits, const Tensor& target, Tensor out, int64_t ignore_index,
                                bool align_corners) {
   const int64_t classes = check_matrix(target, out), height = target.size(1), width = target.size(2);
-  const Float float_kind = check_maps(kOp, "prediction", logits, height, width);
+  const Float float_kind = check_logits(logits, target, out.size(0));
   const Int type = int_type(kOp, "target", target.scalar_type());
-  FASTSEG_CHECK(logits.size(0) == target.size(0) && logits.size(1) == classes, kOp, "prediction", "be [",
-                target.size(0), ", ", classes, ", h, w], got ", logits.size(0), " x ", logits.size(1));
   took("upsample_confusion_matrix");
   if (target.numel() == 0) return;
   const Tensor t = torch::stable::contiguous(target);

@@ -1,10 +1,9 @@
 #include "../upsample/cuda.h"
+#include "checks.h"
 #include "cuda_kernel.cuh"
 
 namespace fastseg {
 namespace {
-
-constexpr const char* kOp = "confusion_matrix";
 
 // Counts on the device, from zero to added.
 class Counting {
@@ -39,19 +38,9 @@ class Counting {
   const Histogram histogram;
 };
 
-void check_matrix(const Tensor& target, const Tensor& out) {
-  FASTSEG_CHECK(target.dim() == 3, kOp, "target", "be [N, H, W], got ", target.dim(), " dimensions");
-  FASTSEG_CHECK(out.dim() == 2 && out.size(0) == out.size(1) && out.size(0) > 0 && out.is_contiguous() &&
-                    out.scalar_type() == ScalarType::Long,
-                kOp, "out", "be contiguous int64 [C, C], got ", out.dim(), " dimensions");
-  FASTSEG_CHECK(out.size(0) < 46341, kOp, "out", "have at most 46340 classes, got ", out.size(0));
-}
-
 void confusion_matrix(const Tensor& prediction, const Tensor& target, Tensor out, int64_t ignore_index) {
   check_matrix(target, out);
-  FASTSEG_CHECK(prediction.numel() == target.numel(), kOp, "prediction", "have the shape of target, got ",
-                prediction.numel(), " values");
-  const Int predicted = int_type(kOp, "prediction", prediction.scalar_type());
+  const Int predicted = check_prediction(prediction, target);
   took(kOp);
   const Tensor p = torch::stable::contiguous(prediction);
   const Stream stream(target);
@@ -69,9 +58,7 @@ void upsample_confusion_matrix(const Tensor& logits, const Tensor& target, Tenso
                                bool align_corners) {
   check_matrix(target, out);
   const int64_t height = target.size(1), width = target.size(2);
-  const Float type = check_maps(kOp, "prediction", logits, height, width);
-  FASTSEG_CHECK(logits.size(0) == target.size(0) && logits.size(1) == out.size(0), kOp, "prediction", "be [",
-                target.size(0), ", ", out.size(0), ", h, w], got ", logits.size(0), " x ", logits.size(1));
+  const Float type = check_logits(logits, target, out.size(0));
   took("upsample_confusion_matrix");
   if (target.numel() == 0) return;
   const Stream stream(logits);

@@ -56,14 +56,8 @@ Tensor upsample_bilinear_backward(const Tensor& grad, int64_t h, int64_t w, bool
 }
 
 Tensor upsample_softmax_backward(const Tensor& grad, const Tensor& output, int64_t h, int64_t w, bool align_corners) {
-  constexpr const char* op = "upsample_softmax_backward";
-  const Float type = check_maps(op, "grad", grad, h, w, true);
-  FASTSEG_CHECK(output.dim() == 4 && output.scalar_type() == grad.scalar_type(), op, "output",
-                "have the rank and dtype of grad, got ", output.dim(), " dimensions");
-  for (int d = 0; d < 4; ++d)
-    FASTSEG_CHECK(output.size(d) == grad.size(d), op, "output", "have the shape of grad, got ", output.size(d),
-                  " in dimension ", d);
-  took(op);
+  const Float type = check_softmax_backward(grad, output, h, w);
+  took("upsample_softmax_backward");
   return run_adjoint(grad, type, grad.size(0), grad.size(1), h, w, grad.size(2), grad.size(3), align_corners,
                      is_channels_last(output), [&](auto zero) {
                        using S = decltype(zero);
@@ -76,15 +70,9 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad, const Tensor& logits,
                                        const Tensor& lse, const Tensor& total, int64_t ignore_index, double smoothing,
                                        int64_t reduction, bool align_corners) {
   constexpr const char* op = "upsample_cross_entropy_backward";
-  FASTSEG_CHECK(target.dim() == 3, op, "target", "be [N, H, W], got ", target.dim(), " dimensions");
+  const auto [type, target_type] = check_cross_entropy(op, logits, target, weight, pixel_weight);
   const int64_t n = target.size(0), height = target.size(1), width = target.size(2);
-  const Float type = check_maps(op, "logits", logits, height, width);
-  const Int target_type = int_type(op, "target", target.scalar_type());
-  FASTSEG_CHECK(logits.size(0) == n, op, "logits", "have the batch of target, got ", logits.size(0));
-  FASTSEG_CHECK(lse.numel() == target.numel(), op, "lse", "have one value per pixel, got ", lse.numel());
-  FASTSEG_CHECK(grad.numel() == (reduction == 0 ? target.numel() : 1), op, "grad", "fit the reduction, got ",
-                grad.numel(), " values");
-  check_weights(op, weight, pixel_weight, logits, target);
+  check_loss_grad(op, grad, lse, target, reduction);
   took(op);
   // Of the type that is computed in, and dense; kept until the kernel is launched, the stream keeps them after that.
   const ScalarType wide = type == Float::f64 ? ScalarType::Double : ScalarType::Float;

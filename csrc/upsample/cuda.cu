@@ -5,9 +5,7 @@ namespace fastseg {
 namespace {
 
 Tensor upsample_argmax(const Tensor& logits, int64_t height, int64_t width, bool align_corners, ScalarType dtype) {
-  const Float type = check_maps("upsample_argmax", "logits", logits, height, width);
-  const Int label_type = int_type("upsample_argmax", "dtype", dtype);
-  FASTSEG_CHECK(logits.size(1) > 0, "upsample_argmax", "logits", "have at least one class, got 0");
+  const auto [type, label_type] = check_argmax("upsample_argmax", logits, height, width, dtype);
   took("upsample_argmax");
   Tensor out = empty(logits, {logits.size(0), height, width}, dtype);
   if (out.numel() == 0) return out;

@@ -39,9 +39,7 @@ Tensor upsample_softmax(const Tensor& logits, int64_t height, int64_t width, boo
 
 std::tuple<Tensor, Tensor> upsample_argmax_confidence(const Tensor& logits, int64_t height, int64_t width,
                                                       bool align_corners, ScalarType dtype) {
-  const Float type = check_maps("upsample_argmax_confidence", "logits", logits, height, width);
-  const Int label_type = int_type("upsample_argmax_confidence", "dtype", dtype);
-  FASTSEG_CHECK(logits.size(1) > 0, "upsample_argmax_confidence", "logits", "have at least one class, got 0");
+  const auto [type, label_type] = check_argmax("upsample_argmax_confidence", logits, height, width, dtype);
   took("upsample_argmax_confidence");
   const std::vector<int64_t> sizes{logits.size(0), height, width};
   Tensor labels = empty(logits, sizes, dtype);
@@ -65,13 +63,8 @@ std::tuple<Tensor, Tensor, Tensor> upsample_cross_entropy(const Tensor& logits, 
                                                           int64_t ignore_index, double smoothing, int64_t reduction,
                                                           bool align_corners) {
   constexpr const char* op = "upsample_cross_entropy";
-  FASTSEG_CHECK(target.dim() == 3, op, "target", "be [N, H, W], got ", target.dim(), " dimensions");
+  const auto [type, target_type] = check_cross_entropy(op, logits, target, weight, pixel_weight);
   const int64_t n = target.size(0), height = target.size(1), width = target.size(2);
-  const Float type = check_maps(op, "logits", logits, height, width);
-  const Int target_type = int_type(op, "target", target.scalar_type());
-  FASTSEG_CHECK(logits.size(0) == n && logits.size(1) > 0, op, "logits", "have the batch of target and classes, got ",
-                logits.size(0), " x ", logits.size(1));
-  check_weights(op, weight, pixel_weight, logits, target);
   took(op);
   return by_type(type, [&](auto zero) {
     using T = decltype(zero);
