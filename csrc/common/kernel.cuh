@@ -90,8 +90,8 @@ __device__ inline int32_t load_label(const void* labels, Int type, int64_t i) {
     case Int::i32:
       return ((const int32_t*)labels)[i];
     default: {
-      const int64_t v = ((const int64_t*)labels)[i];
-      return int32_t(v > kLabelLimit ? kLabelLimit : v < -kLabelLimit ? -kLabelLimit : v);
+      constexpr int64_t kLimit = kLabelLimit;
+      return int32_t(smaller(larger(((const int64_t*)labels)[i], -kLimit), kLimit));
     }
   }
 }

@@ -85,7 +85,7 @@ struct Owned {
 struct Strip {
   int64_t image;
   int32_t x, columns;    // at most kThreads
-  int32_t y, rows;       // at most Upstream::kDeep
+  int32_t y, rows;       // left in the cell row; Upstream::kDeep of them at most are its own
   int32_t above, below;  // source rows
 };
 
@@ -143,7 +143,7 @@ struct Probabilities {
 
   struct Constants {};
   struct Known {
-    const T* mean;  // [kDeep, kThreads]
+    const T* mean;  // [kThreads]
   };
   __device__ Constants constants() const { return {}; }
   __device__ Deal<T> deal() const { return {output.stride_c < output.stride_x}; }
@@ -153,28 +153,20 @@ struct Probabilities {
   }
 
   __device__ Known known(const Constants&, const Strip& s, int32_t, T, const T (&)[kDeep]) const {
-    FASTSEG_SHARED(T, mean, kDeep * kThreads);
+    FASTSEG_SHARED(T, mean, kThreads);
     const Deal<T> dealt = deal();
     const int32_t start = dealt.place(0), step = dealt.by_class ? kTogether<T> : 1;
     for (int32_t j = 0; j < step; ++j) {
       const int32_t column = dealt.column(j);
-      T sum[kDeep] = {};
+      T sum = 0;
       if (column < s.columns) {
         const S *g = at(grad, s, 0, column), *p = at(output, s, 0, column);
 #pragma unroll 4
-        for (int32_t c = start; c < output.classes; c += step) {
-#pragma unroll
-          for (int r = 0; r < kDeep; ++r)
-            if (r < s.rows)
-              sum[r] = multiply_add(widen(g[c * grad.stride_c + r * grad.stride_y]),
-                                    widen(p[c * output.stride_c + r * output.stride_y]), sum[r]);
-        }
+        for (int32_t c = start; c < output.classes; c += step)
+          sum = multiply_add(widen(g[c * grad.stride_c]), widen(p[c * output.stride_c]), sum);
       }
-#pragma unroll
-      for (int r = 0; r < kDeep; ++r) {
-        for (int bits = 1; bits < step; bits *= 2) sum[r] += __shfl_xor_sync(kWarp, sum[r], bits);
-        if (start == 0) mean[r * kThreads + column] = sum[r];
-      }
+      for (int32_t bits = step / 2; bits > 0; bits /= 2) sum += __shfl_xor_sync(kWarp, sum, bits);
+      if (start == 0) mean[column] = sum;
     }
     __syncthreads();
     return {mean};
@@ -182,12 +174,7 @@ struct Probabilities {
 
   __device__ void read(const Known& known, const Strip& s, const T (&)[kDeep], int32_t c, int32_t column,
                        T (&value)[kDeep]) const {
-    const S *g = at(grad, s, c, column), *p = at(output, s, c, column);
-#pragma unroll
-    for (int r = 0; r < kDeep; ++r)
-      value[r] = r < s.rows
-                     ? widen(p[r * output.stride_y]) * (widen(g[r * grad.stride_y]) - known.mean[r * kThreads + column])
-                     : T(0);
+    value[0] = widen(*at(output, s, c, column)) * (widen(*at(grad, s, c, column)) - known.mean[column]);
   }
 };
 
@@ -240,9 +227,10 @@ struct Losses {
       if (!mine || r >= s.rows) continue;
       k.log_sum[r] = log_sum[at];
       const int32_t label = load_label(target, target_type, at);
-      const bool known = label >= 0 && label < logits.classes;
+      const bool known = uint32_t(label) < uint32_t(logits.classes);
+      const int32_t c = known ? label : 0;
       T above, below;
-      k.column.at(known ? label : 0, above, below);
+      k.column.at(c, above, below);
       const T z = blend(above, 1 - lower[r], below, lower[r]);
       k.chosen[r] = finite(z) ? z : T(0);
       if (label == ignore_index) continue;
@@ -251,7 +239,7 @@ struct Losses {
       if (grad_per_pixel) g *= grad[at];
       if (pixel_weight) g *= pixel_weight[at];
       k.label[r] = known ? label : logits.classes;
-      k.b[r] = g * (1 - smoothing) * (weight && known ? weight[label] : T(1));
+      k.b[r] = g * (1 - smoothing) * (weight ? weight[c] : T(1));
       k.d[r] = g * (smoothing / T(logits.classes));
       k.a[r] = multiply_add(k.d[r], constants.weights, k.b[r]);
     }
@@ -299,7 +287,7 @@ template <class S, class T>
 __device__ inline void sum_columns(const Adjoint<S>& p, const Owned& own, const Strip& s, const int32_t* first,
                                    const T* right, const Pair<T>* stage, int32_t classes, T* sums) {
   const int32_t plane = p.group * p.columns;
-  const auto within = [&](int32_t x) { return x < s.x ? 0 : smaller(x - s.x, s.columns); };
+  const auto within = [&](int32_t x) { return smaller(larger(x - s.x, 0), s.columns); };
   for (int32_t i = threadIdx.x; i < classes << p.log2_columns; i += kThreads) {
     const int32_t place = i >> p.log2_columns, k = i & ((1 << p.log2_columns) - 1);
     if (k >= own.columns) continue;
@@ -376,21 +364,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks<Wide<S>>) adjoint(const Adjo
     for (int32_t i = 0; i <= own.row_end - own.row; ++i) {
       const int32_t cell = own.downwards ? own.row - 1 + i : own.row_end - 1 - i;
       const int32_t begin = first_of(p.y, cell), end = first_of(p.y, cell + 1);
-      for (int32_t x = first[0]; begin < end && x < first[own.columns + 1]; x += kThreads) {
+      for (int32_t x = first[0]; x < first[own.columns + 1]; x += kThreads) {
         if (x != tapped) {
-          const int32_t at = x + int32_t(threadIdx.x);
-          const Tap<T> across = tap<T>(p.x, at < p.x.out ? at : p.x.out - 1);
+          const Tap<T> across = tap<T>(p.x, x + int32_t(threadIdx.x));
           left[threadIdx.x] = across.lower;
           right[slot(threadIdx.x)] = across.upper_weight;
           tapped = x;
         }
         for (int32_t y = begin; y < end; y += kDeep) {
-          const int32_t at = y + int32_t(threadIdx.x);
-          if (threadIdx.x < kDeep) down[threadIdx.x] = tap<T>(p.y, at < end ? at : end - 1).upper_weight;
+          if (threadIdx.x < kDeep) down[threadIdx.x] = tap<T>(p.y, y + int32_t(threadIdx.x)).upper_weight;
           if (threadIdx.x == 0)
-            *strip = {
-                own.image,           x, smaller(kThreads, first[own.columns + 1] - x), y, smaller(kDeep, end - y), cell,
-                tap<T>(p.y, y).upper};
+            *strip = {own.image,           x, smaller(kThreads, first[own.columns + 1] - x), y, end - y, cell,
+                      tap<T>(p.y, y).upper};
           __syncthreads();
           T lower[kDeep];
 #pragma unroll

@@ -57,7 +57,7 @@ __device__ inline void contest(const Column<S>& column, int32_t classes, int32_t
                                int32_t (&label)[kRows]) {
   using T = Wide<S>;
   T best[kRows], above, below;
-  const bool started = __all_sync(kWarp, start >= 0);
+  const bool started = __all_sync(kWarp, start != -1);
   if (started) column.at(start, above, below);
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
@@ -69,8 +69,8 @@ __device__ inline void contest(const Column<S>& column, int32_t classes, int32_t
     T least = best[0];
 #pragma unroll
     for (int r = 1; r < kRows; ++r) least = smaller(least, best[r]);
-    // A value between the two is at most the larger one. Infinities may make NaN, which wins.
-    if (__all_sync(kWarp, larger(above, below) < least && finite(above) && finite(below))) continue;
+    // A value between the two is at most the larger one; but below an infinity there may be NaN, which wins.
+    if (__all_sync(kWarp, larger(above, below) < least && finite(below))) continue;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const T v = blend(above, 1 - weight[r], below, weight[r]);
@@ -89,11 +89,10 @@ __global__ void __launch_bounds__(kThreads, kResident<S>) argmax(const Argmax<S>
   sink.begin();
   for (int64_t task = blockIdx.x; task < p.cells.tasks(); task += gridDim.x) {
     const CellTile tile(p.cells, task);
-    if (tile.begin == tile.end) continue;
     const int32_t below = tap<T>(p.cells.y, tile.begin).upper, width = p.cells.x.out;
     const int32_t x = tile.column + int32_t(threadIdx.x);
-    const Tap<T> across = tap<T>(p.cells.x, x < width ? x : width - 1);
-    const int32_t last = tile.column + kThreads < width ? tile.column + kThreads - 1 : width - 1;
+    const Tap<T> across = tap<T>(p.cells.x, smaller(x, width - 1));
+    const int32_t last = smaller(tile.column + kThreads, width) - 1;
     const int32_t left = tap<T>(p.cells.x, tile.column).lower, span = tap<T>(p.cells.x, last).upper - left + 1;
     int32_t agreed = -1, start = -1;
     if (p.corners) {
@@ -107,9 +106,9 @@ __global__ void __launch_bounds__(kThreads, kResident<S>) argmax(const Argmax<S>
       const int32_t a = corner[across.lower - left], b = corner[across.upper - left];
       const int32_t c = corner[span + across.lower - left], d = corner[span + across.upper - left];
       agreed = a == b && a == c && a == d ? a : -1;
-      start = b >= 0 && c >= 0 && d >= 0 ? a : -1;
+      start = (b | c | d) != -1 ? a : -1;  // none of them is -1
     }
-    const bool settled = __all_sync(kWarp, agreed >= 0);
+    const bool settled = __all_sync(kWarp, agreed != -1);
     const Column<S> column(p.logits, tile.image, tile.row, below, across);
     for (int32_t y = tile.begin; y < tile.end; y += kRows) {
       int32_t label[kRows];
@@ -117,7 +116,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>) argmax(const Argmax<S>
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         label[r] = agreed;
-        weight[r] = settled ? T(0) : tap<T>(p.cells.y, y + r < tile.end ? y + r : tile.end - 1).upper_weight;
+        weight[r] = settled ? T(0) : tap<T>(p.cells.y, y + r).upper_weight;
       }
       if (!settled) contest(column, p.logits.classes, start, weight, label);
 #pragma unroll

@@ -46,13 +46,12 @@ __device__ inline Tap<T> tap(const Resample& r, int32_t at) {
 }
 
 // The first output whose lower index is at least `index`, which may be `in`.
-__host__ __device__ inline int32_t first_of(const Resample& r, int32_t index) {
+__device__ inline int32_t first_of(const Resample& r, int32_t index) {
   if (index <= 0) return 0;
   if (index >= r.in || (r.aligned && r.out == 1)) return r.out;
   const int64_t numerator = r.aligned ? int64_t(index) * (r.out - 1) : (2 * int64_t(index) + 1) * r.out - r.in;
   const int64_t denominator = r.aligned ? r.in - 1 : 2 * int64_t(r.in);
-  const int64_t first = numerator <= 0 ? 0 : quotient(numerator + denominator - 1, denominator);
-  return int32_t(first < r.out ? first : r.out);
+  return int32_t(quotient(larger<int64_t>(numerator, 0) + denominator - 1, denominator));
 }
 
 // Source maps [n, c, h, w] of any strides, in elements.

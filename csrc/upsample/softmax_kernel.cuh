@@ -51,13 +51,12 @@ struct Online {
 // The rows of a column that a thread has in hand.
 template <class T>
 struct RowGroup {
-  int32_t y, count;
+  int32_t y, count;  // the first one, and what is left of the cell row from there on
   T weight[kRows];
 
-  __device__ RowGroup(const Cells& cells, const CellTile& tile, int32_t first)
-      : y(first), count(smaller(int32_t(kRows), tile.end - first)) {
+  __device__ RowGroup(const Cells& cells, const CellTile& tile, int32_t first) : y(first), count(tile.end - first) {
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) weight[r] = tap<T>(cells.y, y + smaller(r, count - 1)).upper_weight;
+    for (int r = 0; r < kRows; ++r) weight[r] = tap<T>(cells.y, y + r).upper_weight;
   }
 
   __device__ T at(int r, T above, T below) const { return blend(above, 1 - weight[r], below, weight[r]); }
@@ -67,7 +66,7 @@ template <class S>
 __device__ inline Column<S> column_of(const Softmax<S>& p, const CellTile& tile, int32_t x) {
   using T = Wide<S>;
   const int32_t width = p.cells.x.out, below = tap<T>(p.cells.y, tile.begin).upper;
-  return Column<S>(p.logits, tile.image, tile.row, below, tap<T>(p.cells.x, x < width ? x : width - 1));
+  return Column<S>(p.logits, tile.image, tile.row, below, tap<T>(p.cells.x, smaller(x, width - 1)));
 }
 
 template <class S>
@@ -95,7 +94,6 @@ __global__ void __launch_bounds__(kThreads, kResident<S>) softmax(const Softmax<
   const int lane = threadIdx.x % 32;
   for (int64_t task = blockIdx.x; task < p.cells.tasks(); task += gridDim.x) {
     const CellTile tile(p.cells, task);
-    if (tile.begin == tile.end) continue;
     const int32_t x = tile.column + int32_t(threadIdx.x);
     const Column<S> column = column_of(p, tile, x);
     for (int32_t y = tile.begin; y < tile.end; y += kRows) {
@@ -123,7 +121,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>) softmax(const Softmax<
         const int k = lane % n;
         for (int from = lane / n; from < 32; from += 32 / n) {
           const int32_t thread = int32_t(threadIdx.x) - lane + from, column = tile.column + thread;
-          for (int r = 0; r < rows.count; ++r)
+          for (int r = 0; r < kRows && r < rows.count; ++r)
             if (column < width && first + k < classes)
               narrow(turned[(thread * kRows + r) * (n + 1) + k],
                      out[((tile.image * height + y + r) * width + column) * classes + first + k]);
@@ -141,7 +139,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
   for (int64_t task = blockIdx.x; task < p.cells.tasks(); task += gridDim.x) {
     const CellTile tile(p.cells, task);
     const int32_t x = tile.column + int32_t(threadIdx.x), width = p.cells.x.out;
-    if (x >= width || tile.begin == tile.end) continue;
+    if (x >= width) continue;
     const Column<S> column = column_of(p, tile, x);
     for (int32_t y = tile.begin; y < tile.end; y += kRows) {
       const RowGroup<T> rows(p.cells, tile, y);
@@ -205,7 +203,10 @@ __device__ inline void add_up(double& a, double& b, double* scratch) {
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreads, sizeof(Wide<S>) == 8 ? 1 : 2) cross_entropy(const CrossEntropy<S> p) {
+constexpr int kLossResident = sizeof(Wide<S>) == 8 ? 1 : 2;
+
+template <class S>
+__global__ void __launch_bounds__(kThreads, kLossResident<S>) cross_entropy(const CrossEntropy<S> p) {
   using T = Wide<S>;
   FASTSEG_SHARED(double, scratch, kThreads / 32 * 2);
   const Cells& cells = p.softmax.cells;
@@ -214,7 +215,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(Wide<S>) == 8 ? 1 : 2) cross_
     const CellTile tile(cells, task);
     const int32_t x = tile.column + int32_t(threadIdx.x);
     double total_loss = 0, total_weight = 0;
-    if (x < width && tile.begin < tile.end) {
+    if (x < width) {
       const Column<S> column = column_of(p.softmax, tile, x);
       for (int32_t y = tile.begin; y < tile.end; y += kRows) {
         const RowGroup<T> rows(cells, tile, y);

@@ -30,6 +30,9 @@ GEOMETRY: tuple[tuple[str, tuple[int, int, int, int], tuple[int, int], str], ...
     ("x1000", (1, 3, 2, 3), (3, 3000), ""),
     ("wide", (1, 3, 3, 150), (7, 1201), ""),
     ("tall", (1, 2, 300, 3), (1201, 7), ""),
+    # Columns that fill warps of 32 threads, and more of them than a block of 256 has.
+    ("warps", (8, 3, 3, 2), (12, 140), ""),
+    ("strips", (1, 2, 2, 2), (3, 600), "odd"),
     ("no_batch", (0, 3, 4, 5), (8, 10), "degenerate"),
     ("no_pixels", (1, 3, 4, 5), (0, 10), "degenerate"),
 )
@@ -126,6 +129,9 @@ def _geometry(op: str, build: Callable[..., Make], grad: tuple[int, ...], band: 
         yield row(f"{kind}_x4", build((1, 19, 12, 17), (48, 68), kind, **options), *tags, exact=kind in EXACT)
     for kind in ("nan", "inf", "minus_inf"):
         yield row(f"{kind}_identity", build((1, 5, 6, 37), (6, 37), kind, **options), "degenerate")
+    for kind in ("nan", "inf", "minus_inf", "ties"):
+        make = build((8, 3, 3, 2), (12, 128), kind, **options)
+        yield row(f"{kind}_warps", make, "degenerate", exact=kind in EXACT)
     yield row("ties_x2", build((2, 5, 9, 35), (18, 70), "ties", **options), "smoke", "degenerate", exact=True)
     if not prefix:
         for name, shape, size in BENCH:

@@ -8,9 +8,11 @@ ARCHS = (75, 80, 86, 89, 90, 100, 120)
 
 @dataclass(frozen=True)
 class Multiprocessor:
-    """Limits of one multiprocessor (CUDA C++ Programming Guide, table of technical specifications per compute
-    capability): resident threads, 32-bit registers, bytes of shared memory, the most of it that one block may have,
-    what each block costs beside its own, and the rate of float64 over that of float32."""
+    """Limits of one multiprocessor: resident threads, 32-bit registers, bytes of shared memory, the most of it that one
+    block may have, what each block costs beside its own, and the rate of float64 over that of float32.
+
+    CUDA C++ Programming Guide, compute capabilities; NVIDIA/cccl, `cuda/__device/arch_traits.h`.
+    """
 
     threads: int
     shared: int
@@ -67,29 +69,26 @@ class Device:
 
 _MIB = 2**20
 DEVICES = (
-    Device("T4", 75, 40, 1.59, 320, 8.1, 4 * _MIB, "NVIDIA T4 datasheet; Turing architecture whitepaper", ("T4",)),
+    Device("T4", 75, 40, 1.59, 320, 8.1, 4 * _MIB, "deviceQuery; sysrqmts.com, Tesla T4", ("T4",)),
     Device(
-        "A100-40", 80, 108, 1.41, 1555, 19.5, 40 * _MIB, "NVIDIA A100 datasheet; A100 architecture whitepaper",
-        ("A100", "40GB"),
+        "A100-40", 80, 108, 1.41, 1555, 19.5, 40 * _MIB, "openxla/xla target_config a100_sxm_40", ("A100", "40GB")
     ),
     Device(
-        "A100-80", 80, 108, 1.41, 2039, 19.5, 40 * _MIB, "NVIDIA A100 80GB (SXM) datasheet; A100 whitepaper",
-        ("A100", "80GB"),
+        "A100-80", 80, 108, 1.41, 2039, 19.5, 40 * _MIB, "openxla/xla target_config a100_sxm_80", ("A100", "80GB")
     ),
-    Device("A10", 86, 72, 1.695, 600, 31.2, 6 * _MIB, "NVIDIA A10 datasheet; GA102 architecture whitepaper", ("A10",)),
-    Device("RTX 3090", 86, 82, 1.695, 936, 35.6, 6 * _MIB, "NVIDIA GA102 architecture whitepaper", ("RTX 3090",)),
-    Device("L4", 89, 58, 2.04, 300, 30.3, 48 * _MIB, "NVIDIA L4 datasheet; Ada architecture whitepaper", ("L4",)),
-    Device("RTX 4090", 89, 128, 2.52, 1008, 82.6, 72 * _MIB, "NVIDIA Ada architecture whitepaper", ("RTX 4090",)),
+    Device("A10", 86, 72, 1.695, 600, 31.2, 6 * _MIB, "TechPowerUp c3793", ("A10",)),
+    Device("RTX 3090", 86, 82, 1.695, 936, 35.6, 6 * _MIB, "TechPowerUp c3622", ("RTX 3090",)),
+    # That page says 60 multiprocessors, against its own 7,424 cores and 30.3 TFLOP/s: 58.
+    Device("L4", 89, 58, 2.04, 300, 30.3, 48 * _MIB, "TechPowerUp c4091", ("L4",)),
+    Device("RTX 4090", 89, 128, 2.52, 1008, 82.6, 72 * _MIB, "NVIDIA/nvbench#207; TechPowerUp c3889", ("RTX 4090",)),
+    Device("H100 SXM", 90, 132, 1.98, 3350, 67, 50 * _MIB, "openxla/xla target_config h100_sxm", ("H100", "HBM3")),
+    Device("H200", 90, 132, 1.98, 4800, 67, 50 * _MIB, "openxla/xla target_config h200", ("H200",)),
+    # As CUDA reports it: the 8 TB/s and 75 TFLOP/s of the maker are rounded up.
     Device(
-        "H100 SXM", 90, 132, 1.98, 3350, 67, 50 * _MIB, "NVIDIA H100 datasheet; H100 architecture whitepaper",
-        ("H100", "HBM3"),
-    ),
-    Device("H200", 90, 132, 1.98, 4800, 67, 50 * _MIB, "NVIDIA H200 datasheet; H100 whitepaper", ("H200",)),
-    Device(
-        "B200", 100, 148, 1.98, 8000, 75, 126 * _MIB, "NVIDIA DGX B200 and HGX B200 datasheets; L2 as CUDA reports it",
+        "B200", 100, 148, 1.965, 7672, 74.4, 253 * _MIB // 2, "openxla/xla target_config b200; pytorch/ao#4002",
         ("B200",),
     ),
-    Device("RTX 5090", 120, 170, 2.407, 1792, 104.8, 96 * _MIB, "NVIDIA RTX Blackwell whitepaper", ("RTX 5090",)),
+    Device("RTX 5090", 120, 170, 2.407, 1792, 104.8, 96 * _MIB, "NVIDIA/nccl#1637; TechPowerUp c4216", ("RTX 5090",)),
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import torch
 from ..case import Case
 from ..layouts import LAYOUTS
 from ..selftest import selftest
-from .interpreter import PATH, far, run_fenced
+from .interpreter import PATH, backwards, far, run_fenced
 from .kernels import TooLarge, launched, rows, use_kernels
 
 FAR = "far"
@@ -40,7 +40,7 @@ def red(case: Case, dtype: torch.dtype, layout: str) -> tuple[str, str]:
             if layout == FAR:
                 outcome = far(case, dtype)
             else:
-                (outcome,) = selftest([case], PATH, layouts=[layout], dtypes=[dtype])
+                (outcome,) = selftest([case], PATH, layouts=[layout], dtypes=[dtype], repeat=backwards)
         except TooLarge:
             return "", ""
     if outcome.fault and not outcome.fault.startswith("TooLarge"):

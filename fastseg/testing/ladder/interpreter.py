@@ -2,7 +2,8 @@
 
 `python -m fastseg.testing.ladder.interpreter` starts a process of its own with TRITON_INTERPRET=1, because the choice
 is made at import and an access far out of bounds kills the process. There every tensor of a launch is moved between
-fences of NaN or the largest integer, and no access that a mask lets through may leave it.
+fences of NaN or the largest integer, and no access that a mask lets through may leave it. Programs run in order, and
+once more backwards, to the same bits.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,23 @@ def run_fenced(launch: Any) -> None:
                 raise AssertionError(f"the kernel wrote {where} {name}")
 
 
+@contextmanager
+def backwards() -> Iterator[None]:
+    """The last program of a grid first: no result may depend on which program writes a place last."""
+    from triton.runtime.interpreter import InterpreterBuilder as builder
+
+    forwards = builder.set_grid_idx
+
+    def turned(self: Any, x: int, y: int, z: int) -> None:
+        forwards(self, self.grid_dim[0] - 1 - x, y, z)
+
+    builder.set_grid_idx = turned
+    try:
+        yield
+    finally:
+        builder.set_grid_idx = forwards
+
+
 def far(case: Case, dtype: torch.dtype) -> Outcome:
     """A row whose source rows lie so far apart that offsets pass 2^31."""
     (x, *args), kwargs = inputs_of(case, dtype)
@@ -131,8 +149,8 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _outcomes(cases: Sequence[Case], fast: bool) -> Iterator[Outcome | str]:
-    """Every row in every dtype, each in the first layout that is small enough; which is tried first goes round. Names
-    of the rows that are too large."""
+    """Every row in every dtype, each in the first layout that is small enough; which is tried first goes round. Each
+    once more, backwards, unless it is to be fast. Names of the rows that are too large."""
     for i, case in enumerate(cases):
         left_out = True
         for j, dtype in enumerate(case.dtypes):
@@ -142,7 +160,8 @@ def _outcomes(cases: Sequence[Case], fast: bool) -> Iterator[Outcome | str]:
                 layout = LAYOUTS[(i + j + k) % len(LAYOUTS)]
                 _say({"case": case.name, "dtype": _name(dtype), "layout": layout})
                 with suppress(TooLarge):
-                    yield from selftest([case], PATH, layouts=[layout], dtypes=[dtype])
+                    repeat = None if fast else backwards
+                    yield from selftest([case], PATH, layouts=[layout], dtypes=[dtype], repeat=repeat)
                     left_out = False
                     break
         if left_out:

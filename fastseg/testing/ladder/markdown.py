@@ -6,6 +6,7 @@ import torch
 
 from .devices import ARCHS, DEVICES
 from .gate import Row, wide_share
+from .mutation import tally
 from .prediction import table
 from .static import COMMAND
 
@@ -60,11 +61,16 @@ def predicted(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|---|\n"
     )
     lines = [
-        f"| {d.name} | {d.arch} | {d.multiprocessors} | {d.clock:g} | {d.bandwidth:g} | {d.tflops:g} | {d.l2 >> 20} "
-        f"| {d.source} |"
+        f"| {d.name} | {d.arch} | {d.multiprocessors} | {d.clock:g} | {d.bandwidth:g} | {d.tflops:g} "
+        f"| {d.l2 / 2**20:g} | {d.source} |"
         for d in DEVICES
     ]
     return "\n".join([*parts, head + "\n".join(lines) + "\n"])
+
+
+def _share(rows: Sequence[Row]) -> str:
+    killed, mutants = tally(rows)
+    return f"{100 * killed / mutants:.1f} %" if mutants else ""
 
 
 def mutated(rows: Sequence[Row]) -> str:
@@ -75,7 +81,9 @@ def mutated(rows: Sequence[Row]) -> str:
     lines, living = [], []
     for row in rows:
         counts = (str(row["killed"].get(how, 0)) for how in hows)
-        lines.append(f"| `{row['file']}` | {row['mutants']} | {' | '.join(counts)} | {100 * row['share']:.1f} % |")
+        lines.append(f"| `{row['file']}` | {row['mutants']} | {' | '.join(counts)} | {_share([row])} |")
         living += [f"- `{row['file']}`: {one['key']}. {one['reason']}" for one in row["survivors"]]
+    totals = (str(sum(row["killed"].get(how, 0) for row in rows)) for how in hows)
+    lines.append(f"| all | {sum(row['mutants'] for row in rows)} | {' | '.join(totals)} | {_share(rows)} |")
     head = f"| file | mutants | {' | '.join(hows)} | killed |\n" + "|---" * (3 + len(hows)) + "|\n"
     return head + "\n".join(lines) + "\n\nThose that live on:\n\n" + ("\n".join(living) or "None.") + "\n"

@@ -7,6 +7,7 @@ mutant.
 import ctypes
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,6 @@ SPARE = 20  # seconds of the processor that a mutant has beyond ten times what i
 NUMBERS = 8192  # of marks in csrc/testing/mutants.h
 DATA_ERRORS = "data errors"
 BAD_LABELS = (3, 200, -5, 2**32 + 1, 1 - 2**32)  # of three classes; the last are classes in 32 bits
-PLAIN = (("float32", "contiguous"), ("uint8", "contiguous"))
 Job = tuple[str, str, str]  # case, dtype, layout
 
 
@@ -48,8 +48,8 @@ class Order:
         mutants: their numbers.
         rung: `values`, where results are judged, `interpreter`, where they are too, or a sanitizer, where only what it
             says counts.
-        jobs: of each mutant; none at all: those that reach it.
-        seconds: of rows for each mutant, as they take them unchanged and without a sanitizer.
+        jobs: of each mutant; none at all: those that reach it, the cheapest first, as many as fit in `seconds`.
+        seconds: of rows for each mutant, as they take them unchanged.
     """
 
     place: str
@@ -61,7 +61,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a mutant: `how` it was found out, empty where it was not; the rows that would be next."""
+    """What became of a mutant: `how` it was found out, empty where it was not, and the rows that were to do it."""
 
     mutant: int
     how: str
@@ -70,7 +70,8 @@ class Verdict:
 
 
 def run(order: Order) -> Iterator[Verdict]:
-    """Run mutants in a process of its own; mutant 0 is the unchanged kernel, whose red rows are left out."""
+    """Run mutants in a process of its own. Rows that are red unchanged are verdicts on mutant 0, and are left out;
+    where the rows are given, and so under every sanitizer, they are an error: what follows would prove nothing."""
     sanitizer = order.rung if order.rung in host.SANITIZERS else ""
     chosen = host.environment(Path(order.place), sanitizer)
     if order.rung == "interpreter":
@@ -86,7 +87,7 @@ def run(order: Order) -> Iterator[Verdict]:
         for line in process.stdout:
             told = json.loads(line)
             verdict = Verdict(told["mutant"], told["how"], told["why"], tuple(tuple(job) for job in told["jobs"]))
-            if not verdict.mutant and verdict.how and sanitizer:
+            if not verdict.mutant and order.jobs:
                 process.kill()
                 raise RuntimeError(
                     f"fastseg::mutation: unchanged kernels must be clean, got {verdict.how}: {verdict.why}"
@@ -141,10 +142,10 @@ def red(job: Job, rung: str) -> tuple[str, str]:
 
 
 def by_turns(costs: Mapping[Job, float], seconds: float) -> list[Job]:
-    """Jobs as long as the time lasts, the cheapest first: of every op by turns, rows and dtypes by turns."""
-    groups: dict[tuple[str, bool], list[Job]] = {}
+    """Jobs as long as the time lasts, the cheapest first, of every op in every layout by turns."""
+    groups: dict[tuple[str, str], list[Job]] = {}
     for job in sorted(costs, key=lambda job: costs[job]):
-        groups.setdefault((job[0].split("-")[0], job[1:] in PLAIN), []).append(job)
+        groups.setdefault((job[0].split("-")[0], job[2]), []).append(job)
     chosen: list[Job] = []
     for job in filter(None, chain.from_iterable(zip_longest(*groups.values()))):
         if (seconds := seconds - costs[job]) < 0 and chosen:
@@ -154,7 +155,7 @@ def by_turns(costs: Mapping[Job, float], seconds: float) -> list[Job]:
 
 
 def _measured(order: Order, jobs: Iterable[Job], marks: Any) -> tuple[dict[Job, float], dict[int, list[Job]]]:
-    """What each job takes, unchanged, and which mutants it would have met."""
+    """What each job takes, unchanged, and which mutants it met."""
     costs: dict[Job, float] = {}
     met: dict[int, list[Job]] = {mutant: [] for mutant in order.mutants}
     for job in jobs:
@@ -195,15 +196,7 @@ def main() -> None:
         alive = ctypes.c_int.in_dll(library, "fastseg_mutant")
         awake = lambda mutant: setattr(alive, "value", mutant)  # noqa: E731
     jobs: dict[int, Sequence[Job]] = {int(k): [(j[0], j[1], j[2]) for j in v] for k, v in order.jobs.items()}
-    limits = dict.fromkeys(order.mutants, 40 * order.seconds)  # what a sanitizer costs
     with deterministic():
-        awake(0)
-        if not jobs:
-            costs, met = _measured(order, found, marks)
-            jobs = {k: by_turns({job: costs[job] for job in v}, order.seconds) for k, v in met.items()}
-            limits = {k: 10 * sum(costs[job] for job in v) for k, v in jobs.items()}
-        jobs.setdefault(0, sorted({job for chosen in jobs.values() for job in chosen}))
-        limits[0] = FOREVER
 
         def task(mutant: int) -> Callable[[], tuple[str, str]]:
             def look() -> tuple[str, str]:
@@ -212,7 +205,20 @@ def main() -> None:
 
             return look
 
-        work = ((k, task(k), limits[k] + SPARE) for k in order.mutants)
+        awake(0)
+        if jobs:
+            # All of them unchanged, in a fork as mutants are: ThreadSanitizer follows no fibers in a fork of a process
+            # that has run some.
+            jobs[0] = sorted({job for v in jobs.values() for job in v})
+            ((_, how, why),) = forked([(0, task(0), FOREVER)])
+            if how:
+                _say(Verdict(0, how, why, ()))
+            limits = dict.fromkeys(order.mutants, sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) + SPARE)
+        else:
+            costs, met = _measured(order, found, marks)
+            jobs = {k: by_turns({job: costs[job] for job in v}, order.seconds) for k, v in met.items()}
+            limits = {k: 10 * sum(costs[job] for job in v) + SPARE for k, v in jobs.items()}
+        work = ((k, task(k), limits[k]) for k in order.mutants)
         for mutant, how, why in forked(work):
             how = order.rung if order.rung in host.SANITIZERS and how == "crash" else how
             _say(Verdict(mutant, how, why, tuple(jobs[mutant])))
