@@ -174,6 +174,7 @@ struct Probabilities {
 
   __device__ void read(const Known& known, const Strip& s, const T (&)[kDeep], int32_t c, int32_t column,
                        T (&value)[kDeep]) const {
+    static_assert(kDeep == 1);
     value[0] = widen(*at(output, s, c, column)) * (widen(*at(grad, s, c, column)) - known.mean[column]);
   }
 };

@@ -70,6 +70,7 @@ __device__ inline void contest(const Column<S>& column, int32_t classes, int32_t
 #pragma unroll
     for (int r = 1; r < kRows; ++r) least = smaller(least, best[r]);
     // A value between the two is at most the larger one; but below an infinity there may be NaN, which wins.
+    // Above one there is none: the weight there is 0 only for heights of 2^24 and more, where -inf is the exact value.
     if (__all_sync(kWarp, larger(above, below) < least && finite(below))) continue;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {

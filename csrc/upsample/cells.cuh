@@ -33,6 +33,7 @@ __host__ __device__ inline int64_t quotient(int64_t a, int64_t b) {
   return uint64_t(a | b) >> 32 ? a / b : int64_t(uint32_t(a) / uint32_t(b));
 }
 
+// Beyond the last output the indices are those of no pixel, and not to be read; the weights are finite.
 template <class T>
 __device__ inline Tap<T> tap(const Resample& r, int32_t at) {
   const int64_t centred = (2 * int64_t(at) + 1) * r.in - r.out;

@@ -27,7 +27,9 @@ def forked(work: Iterable[tuple[int, Callable[[], tuple[str, str]], float]]) -> 
         code = os.waitstatus_to_exitcode(status)
         if code == 0:
             return number, "", ""
-        return number, "time" if -code in (signal.SIGXCPU, signal.SIGKILL) else "crash", f"exit code {code}"
+        if -code == signal.SIGKILL:  # no limit of ours: the machine ran out of memory
+            raise RuntimeError(f"fastseg::forks: work {number} must not be killed from outside, got SIGKILL")
+        return number, "time" if -code == signal.SIGXCPU else "crash", f"exit code {code}"
 
     for number, task, seconds in work:
         if len(waiting) == PROCESSES:

@@ -213,7 +213,9 @@ def main() -> None:
             ((_, how, why),) = forked([(0, task(0), FOREVER)])
             if how:
                 _say(Verdict(0, how, why, ()))
-            limits = dict.fromkeys(order.mutants, sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) + SPARE)
+                return
+            taken = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+            limits = dict.fromkeys(order.mutants, 10 * taken + SPARE)
         else:
             costs, met = _measured(order, found, marks)
             jobs = {k: by_turns({job: costs[job] for job in v}, order.seconds) for k, v in met.items()}

@@ -29,7 +29,7 @@ SHARE = 0.95  # of all mutants, that have to be killed
 STAGES = ("values", "address", "undefined", "thread", "values")
 SECONDS = 6.0, 600.0  # of rows for each mutant in the first stage, where most die, and in the last one
 SANITIZED = 64  # rows of a mutant under a sanitizer, of those that the first stage chose
-INTERPRETED = 60.0  # seconds of rows for each mutant of a Triton kernel
+INTERPRETED = 600.0  # of rows for each mutant of a Triton kernel: all of them
 Row = dict[str, Any]
 
 
@@ -70,6 +70,8 @@ def run_cuda(files: Sequence[Path], tree: Path, progress: Progress) -> Iterator[
     alive = tuple(mutants)
     chosen: dict[int, Sequence[mutant_runs.Job]] = {}
     for rung in STAGES:
+        if not alive:
+            return
         sanitizer = rung if rung in host.SANITIZERS else ""
         library = host.build(sanitizer, tree / "csrc", tree / rung)
         jobs = {k: chosen[k][:SANITIZED] for k in alive} if sanitizer else {}
@@ -144,27 +146,33 @@ def tally(rows: Iterable[Row]) -> tuple[int, int]:
     return sum(killed for killed, _ in counts), sum(mutants for _, mutants in counts)
 
 
-def faults(rows: dict[str, Row], files: Sequence[Path] | None = None) -> list[str]:
-    """What is wrong with a report: lines that lack or are of other sources, gaps without a reason, too many of them."""
+def stale(rows: dict[str, Row], files: Sequence[Path] | None = None) -> list[str]:
+    """Lines that lack, are of other sources, or of files that are gone."""
     files = kernel_files() if files is None else files
-    known, found = reasons(), []
+    found = []
     for path in files:
         row = rows.get(name_of(path))
         if not row:
             found.append(f"{name_of(path)} has no line: {COMMAND}")
-            continue
-        if row["sha256"] != digest(path):
+        elif row["sha256"] != digest(path):
             found.append(f"{name_of(path)} or a file that it includes changed after its mutants were run: {COMMAND}")
-        found += [
-            f"{row['file']}:{one['line']} survives without a reason: {one['key']}"
-            for one in row["survivors"]
-            if not known.get(f"{row['file']} {one['key']}")
-        ]
-    killed, mutants = tally(rows.values())
-    if killed < SHARE * mutants:
-        found.append(f"{killed / mutants:.1%} of {mutants} mutants are killed, not {SHARE:.0%}")
     gone = rows.keys() - {name_of(path) for path in files}
     return found + [f"{file} has a line and is gone: {COMMAND}" for file in sorted(gone)]
+
+
+def faults(rows: dict[str, Row], files: Sequence[Path] | None = None) -> list[str]:
+    """What is wrong with a report: what is stale, gaps without a reason, too many of them."""
+    known = reasons()
+    gaps = [
+        f"{row['file']}:{one['line']} survives without a reason: {one['key']}"
+        for row in rows.values()
+        for one in row["survivors"]
+        if not known.get(f"{row['file']} {one['key']}")
+    ]
+    killed, mutants = tally(rows.values())
+    few = mutants and killed < SHARE * mutants
+    share = [f"{killed / mutants:.1%} of {mutants} mutants are killed, not {SHARE:.0%}"] if few else []
+    return stale(rows, files) + gaps + share
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -89,10 +89,12 @@ def backwards() -> Iterator[None]:
     """The CUDA kernels on the host in another order, and other garbage in fresh memory."""
     variables = {"FASTSEG_HOST_ORDER": "backwards", "FASTSEG_HOST_BLOCKS": "3"}
     os.environ.update(variables)
-    with unpoisoned():
-        yield
-    for name in variables:
-        del os.environ[name]
+    try:
+        with unpoisoned():
+            yield
+    finally:
+        for name in variables:
+            del os.environ[name]
 
 
 def main() -> None:
