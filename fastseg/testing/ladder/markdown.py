@@ -82,7 +82,8 @@ def mutated(rows: Sequence[Row]) -> str:
     for row in rows:
         counts = (str(row["killed"].get(how, 0)) for how in hows)
         lines.append(f"| `{row['file']}` | {row['mutants']} | {' | '.join(counts)} | {_share([row])} |")
-        living += [f"- `{row['file']}`: {one['key']}. {one['reason'] or '**No reason yet.**'}" for one in row["survivors"]]
+        for one in row["survivors"]:
+            living.append(f"- `{row['file']}`: {one['key']}. {one['reason'] or '**No reason yet.**'}")
     totals = (str(sum(row["killed"].get(how, 0) for row in rows)) for how in hows)
     lines.append(f"| all | {sum(row['mutants'] for row in rows)} | {' | '.join(totals)} | {_share(rows)} |")
     head = f"| file | mutants | {' | '.join(hows)} | killed |\n" + "|---" * (3 + len(hows)) + "|\n"
