@@ -95,6 +95,12 @@ struct alignas(2 * sizeof(T)) Pair {
   T above, below;
 };
 
+// Whether classes lie side by side in memory.
+template <class Maps>
+__device__ inline bool channels_last(const Maps& maps) {
+  return maps.stride_c < maps.stride_x;
+}
+
 // How a stage of kTogether classes x kThreads columns is dealt to the threads, kTogether places each: a column with all
 // classes or, where classes lie side by side in memory, one class in every so many columns.
 template <class T>
@@ -121,7 +127,7 @@ struct Given {
   struct Constants {};
   struct Known {};
   __device__ Constants constants() const { return {}; }
-  __device__ Deal<T> deal() const { return {grad.stride_c < grad.stride_x}; }
+  __device__ Deal<T> deal() const { return {channels_last(grad)}; }
   __device__ Known known(const Constants&, const Strip&, int32_t, T, const T (&)[kDeep]) const { return {}; }
 
   __device__ void read(const Known&, const Strip& s, const T (&)[kDeep], int32_t c, int32_t column,
@@ -146,7 +152,7 @@ struct Probabilities {
     const T* mean;  // [kThreads]
   };
   __device__ Constants constants() const { return {}; }
-  __device__ Deal<T> deal() const { return {output.stride_c < output.stride_x}; }
+  __device__ Deal<T> deal() const { return {channels_last(output)}; }
 
   __device__ static const S* at(const Planes<S>& p, const Strip& s, int32_t c, int32_t column) {
     return p.data + s.image * p.stride_n + c * p.stride_c + s.y * p.stride_y + (s.x + column) * p.stride_x;
@@ -323,7 +329,7 @@ __device__ inline void sum_columns(const Adjoint<S>& p, const Owned& own, const 
 template <class S, class T>
 __device__ inline void finish(const Adjoint<S>& p, const Owned& own, int32_t cell, T* sums) {
   const int32_t plane = p.group * p.columns, row = own.downwards ? cell : cell + 1;
-  const bool stored = row >= own.row && row < own.row_end, by_class = p.stride_c < p.stride_x;
+  const bool stored = row >= own.row && row < own.row_end, by_class = channels_last(p);
   const int32_t inner = by_class ? own.classes : own.columns;
   S* const out = p.grad + own.image * p.stride_n + row * p.stride_y;
   for (int32_t i = threadIdx.x; i < own.classes * own.columns; i += kThreads) {

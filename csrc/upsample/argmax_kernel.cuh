@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>) argmax(const Argmax<S>
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         label[r] = agreed;
-        weight[r] = settled ? T(0) : tap<T>(p.cells.y, y + r).upper_weight;
+        weight[r] = settled ? T(0) : upper_weight<T>(p.cells.y, y + r, tile.row);
       }
       if (!settled) contest(column, p.logits.classes, start, weight, label);
 #pragma unroll

@@ -15,10 +15,16 @@ constexpr int kRows = 4;       // output rows that a thread holds in registers
 template <class S>
 constexpr int kResident = sizeof(Wide<S>) == 8 ? 1 : 3;
 
-// One axis of a resize. Coordinates are exact: quotients of integers.
+// One axis of a resize. Coordinates are exact: numerator(output) / denominator().
 struct Resample {
   int32_t in, out;  // below 2^30
   bool aligned;     // align_corners
+
+  __device__ int64_t numerator(int32_t at) const {
+    const int64_t centred = (2 * int64_t(at) + 1) * in - out;
+    return aligned ? int64_t(at) * (in - 1) : centred < 0 ? 0 : centred;
+  }
+  __device__ int64_t denominator() const { return aligned ? (out > 1 ? out - 1 : 1) : 2 * int64_t(out); }
 };
 
 // An output position: between two source indices, with weights of sum 1.
@@ -33,14 +39,17 @@ __host__ __device__ inline int64_t quotient(int64_t a, int64_t b) {
   return uint64_t(a | b) >> 32 ? a / b : int64_t(uint32_t(a) / uint32_t(b));
 }
 
+// The weight of the upper index, where the lower one is known. Beyond its outputs it is above 1, and finite.
+template <class T>
+__device__ inline T upper_weight(const Resample& r, int32_t at, int64_t lower) {
+  return T(r.numerator(at) - lower * r.denominator()) / T(r.denominator());
+}
+
 // Beyond the last output the indices are those of no pixel, and not to be read; the weights are finite.
 template <class T>
 __device__ inline Tap<T> tap(const Resample& r, int32_t at) {
-  const int64_t centred = (2 * int64_t(at) + 1) * r.in - r.out;
-  const int64_t numerator = r.aligned ? int64_t(at) * (r.in - 1) : centred < 0 ? 0 : centred;
-  const int64_t denominator = r.aligned ? (r.out > 1 ? r.out - 1 : 1) : 2 * int64_t(r.out);
-  const int64_t lower = quotient(numerator, denominator);
-  const T between = T(numerator - lower * denominator) / T(denominator);
+  const int64_t lower = quotient(r.numerator(at), r.denominator());
+  const T between = upper_weight<T>(r, at, lower);
   // Where an axis keeps its size each value is its own neighbour: an infinity makes no NaN of the one before it.
   const int32_t step = r.in != r.out && lower + 1 < r.in;
   return {int32_t(lower), int32_t(lower) + step, 1 - between, between};

@@ -56,7 +56,7 @@ struct RowGroup {
 
   __device__ RowGroup(const Cells& cells, const CellTile& tile, int32_t first) : y(first), count(tile.end - first) {
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) weight[r] = tap<T>(cells.y, y + r).upper_weight;
+    for (int r = 0; r < kRows; ++r) weight[r] = upper_weight<T>(cells.y, y + r, tile.row);
   }
 
   __device__ T at(int r, T above, T below) const { return blend(above, 1 - weight[r], below, weight[r]); }

@@ -32,7 +32,7 @@ GEOMETRY: tuple[tuple[str, tuple[int, int, int, int], tuple[int, int], str], ...
     ("tall", (1, 2, 300, 3), (1201, 7), ""),
     # Columns that fill warps of 32 threads, and more of them than a block of 256 has.
     ("warps", (8, 3, 3, 2), (12, 140), ""),
-    ("strips", (1, 2, 2, 2), (3, 600), "odd"),
+    ("strips", (4, 2, 5, 2), (10, 1000), "odd"),
     ("no_batch", (0, 3, 4, 5), (8, 10), "degenerate"),
     ("no_pixels", (1, 3, 4, 5), (0, 10), "degenerate"),
 )
@@ -165,9 +165,13 @@ def _threshold_extra() -> Iterator[Case]:
 
 
 def _loss_extra() -> Iterator[Case]:
-    shape, size = (2, 7, 6, 9), (23, 35)
-
-    def row(id: str, *tags: str, shape: tuple[int, int, int, int] = shape, **options: Any) -> Case:
+    def row(
+        id: str,
+        *tags: str,
+        shape: tuple[int, int, int, int] = (2, 7, 6, 9),
+        size: tuple[int, int] = (23, 35),
+        **options: Any,
+    ) -> Case:
         make = loss(shape, size, **options)
         return Case("upsample_cross_entropy", id, make, (0,), frozenset(tags), exponential=True)
 
@@ -187,6 +191,7 @@ def _loss_extra() -> Iterator[Case]:
     yield row("ignore_inside", ignore_index=3)
     yield row("ignore_none", labels_dtype=torch.int8, ignore_index=255)
     yield row("c257", shape=(1, 257, 6, 9), labels_dtype=torch.int16, ignore_index=-1)
+    yield row("minus_inf_none", "degenerate", size=(24, 36), kind="minus_inf", reduction="none")
     for reduction in ("mean", "sum", "none"):
         yield row(f"all_ignored_{reduction}", "degenerate", all_ignored=True, reduction=reduction)
 

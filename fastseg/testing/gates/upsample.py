@@ -65,12 +65,7 @@ SURVIVORS: dict[str, dict[str, str]] = {
         "comparison shifted `k % 2 == 0` in `downwards = k % 2 == 0;`": (
             "The direction of a walk decides what is still in L2, not the sums."
         ),
-        "comparison shifted `grad.stride_c < grad.stride_x` in `__device__ Deal<T> deal() const { return "
-        "{grad.stride_c < grad.stride_x}; }`": _STRIDES,
-        "comparison shifted `output.stride_c < output.stride_x` in `__device__ Deal<T> deal() const { "
-        "return {output.stride_c < output.stride_x}; }`": _STRIDES,
-        "comparison shifted `p.stride_c < p.stride_x` in `const bool stored = row >= own.row && row < "
-        "own.row_end, by_class = p.stride_c < p.stride_x;`": _STRIDES,
+        "comparison shifted `maps.stride_c < maps.stride_x` in `return maps.stride_c < maps.stride_x;`": _STRIDES,
         "comparison shifted `j < kTogether<T>` in `for (int32_t j = 0; j < kTogether<T>; ++j) {`": _EMPTY,
         "comparison shifted `x < first[own.columns + 1]` in `for (int32_t x = first[0]; x < "
         "first[own.columns + 1]; x += kThreads) {`": _EMPTY,
