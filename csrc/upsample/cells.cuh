@@ -15,16 +15,12 @@ constexpr int kRows = 4;       // output rows that a thread holds in registers
 template <class S>
 constexpr int kResident = sizeof(Wide<S>) == 8 ? 1 : 3;
 
-// One axis of a resize. Coordinates are exact: numerator(output) / denominator().
+// One axis of a resize. Coordinates are exact: quotients of integers.
 struct Resample {
   int32_t in, out;  // below 2^30
   bool aligned;     // align_corners
 
-  __device__ int64_t numerator(int32_t at) const {
-    const int64_t centred = (2 * int64_t(at) + 1) * in - out;
-    return aligned ? int64_t(at) * (in - 1) : centred < 0 ? 0 : centred;
-  }
-  __device__ int64_t denominator() const { return aligned ? (out > 1 ? out - 1 : 1) : 2 * int64_t(out); }
+  __device__ int32_t denominator() const { return aligned ? (out > 1 ? out - 1 : 1) : 2 * out; }
 };
 
 // An output position: between two source indices, with weights of sum 1.
@@ -39,20 +35,24 @@ __host__ __device__ inline int64_t quotient(int64_t a, int64_t b) {
   return uint64_t(a | b) >> 32 ? a / b : int64_t(uint32_t(a) / uint32_t(b));
 }
 
-// The weight of the upper index, where the lower one is known. Beyond its outputs it is above 1, and finite.
+// The weight of the upper index, where the lower one is known. Beyond its outputs the weight is any finite number.
 template <class T>
-__device__ inline T upper_weight(const Resample& r, int32_t at, int64_t lower) {
-  return T(r.numerator(at) - lower * r.denominator()) / T(r.denominator());
+__device__ inline T upper_weight(const Resample& r, int32_t at, int32_t lower) {
+  // Modulo 2^32: of an output of `lower` the remainder is at least -2^30, and below the denominator.
+  const uint32_t n = r.aligned ? uint32_t(at) * (r.in - 1) : (2 * uint32_t(at) + 1) * r.in - r.out;
+  const int32_t remainder = int32_t(n - uint32_t(lower) * r.denominator());
+  return T(larger(remainder, 0)) / T(r.denominator());
 }
 
 // Beyond the last output the indices are those of no pixel, and not to be read; the weights are finite.
 template <class T>
 __device__ inline Tap<T> tap(const Resample& r, int32_t at) {
-  const int64_t lower = quotient(r.numerator(at), r.denominator());
+  const int64_t numerator = r.aligned ? int64_t(at) * (r.in - 1) : (2 * int64_t(at) + 1) * r.in - r.out;
+  const int32_t lower = int32_t(quotient(larger<int64_t>(numerator, 0), r.denominator()));
   const T between = upper_weight<T>(r, at, lower);
   // Where an axis keeps its size each value is its own neighbour: an infinity makes no NaN of the one before it.
   const int32_t step = r.in != r.out && lower + 1 < r.in;
-  return {int32_t(lower), int32_t(lower) + step, 1 - between, between};
+  return {lower, lower + step, 1 - between, between};
 }
 
 // The first output whose lower index is at least `index`, which may be `in`.
@@ -100,24 +100,22 @@ struct CellTile {
 template <class S>
 struct Column {
   using T = Wide<S>;
-  const S *top_left, *top_right, *bottom_left, *bottom_right;
-  int64_t stride;
+  const S *top, *bottom;  // the left pixels
+  int64_t right, stride;  // to the pixels on the right, and to the next class
   T left_weight, right_weight;
 
   __device__ Column(const Planes<S>& p, int64_t image, int32_t above, int32_t below, const Tap<T>& x)
-      : stride(p.stride_c), left_weight(x.lower_weight), right_weight(x.upper_weight) {
-    const S* top = p.data + image * p.stride_n + above * p.stride_y;
-    const S* bottom = p.data + image * p.stride_n + below * p.stride_y;
-    top_left = top + x.lower * p.stride_x;
-    top_right = top + x.upper * p.stride_x;
-    bottom_left = bottom + x.lower * p.stride_x;
-    bottom_right = bottom + x.upper * p.stride_x;
-  }
+      : top(p.data + image * p.stride_n + above * p.stride_y + x.lower * p.stride_x),
+        bottom(p.data + image * p.stride_n + below * p.stride_y + x.lower * p.stride_x),
+        right((x.upper - x.lower) * p.stride_x),
+        stride(p.stride_c),
+        left_weight(x.lower_weight),
+        right_weight(x.upper_weight) {}
 
   __device__ void at(int32_t c, T& above, T& below) const {
-    const int64_t k = c * stride;
-    above = blend(widen(top_left[k]), left_weight, widen(top_right[k]), right_weight);
-    below = blend(widen(bottom_left[k]), left_weight, widen(bottom_right[k]), right_weight);
+    const int64_t left = c * stride;
+    above = blend(widen(top[left]), left_weight, widen(top[left + right]), right_weight);
+    below = blend(widen(bottom[left]), left_weight, widen(bottom[left + right]), right_weight);
   }
 };
 

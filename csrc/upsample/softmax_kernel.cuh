@@ -88,7 +88,7 @@ constexpr int kTurned = sizeof(T) == 8 ? 4 : 8;
 template <class S, bool kChannelsLast>
 __global__ void __launch_bounds__(kThreads, kResident<S>) softmax(const Softmax<S> p, S* out) {
   using T = Wide<S>;
-  constexpr int n = kTurned<T>;
+  constexpr int n = kChannelsLast ? kTurned<T> : 4;  // classes in flight
   FASTSEG_SHARED(T, turned, kChannelsLast ? kThreads * kRows * (n + 1) : 1);
   const int32_t classes = p.logits.classes, width = p.cells.x.out, height = p.cells.y.out;
   const int lane = threadIdx.x % 32;

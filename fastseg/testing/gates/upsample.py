@@ -19,25 +19,23 @@ _ADJOINT: dict[str, Any] = {
     "dynamic": (24 << 10) + 4 * 129,
     "barriers": 8,
 }
-_ADJOINT_DOUBLE = {**_ADJOINT, "registers": 216, "occupancy": 0.125}
+_LOSSES_DOUBLE = {**_ADJOINT, "registers": 176, "occupancy": 0.125}
 
 GATES = (
     # CUDA C++: 80 registers are three blocks of 256 threads.
     Gate("upsample/argmax<float64,*>", ("upsample_argmax",), registers=128, occupancy=0.25, threads=256, barriers=2),
     Gate("upsample/argmax<*>", ("upsample_argmax",), registers=80, occupancy=0.375, threads=256, barriers=2),
-    Gate("upsample/confidence<float64>", ("upsample_argmax_confidence",), registers=168, occupancy=0.125, threads=256),
+    Gate("upsample/confidence<float64>", ("upsample_argmax_confidence",), registers=152, occupancy=0.125, threads=256),
     Gate("upsample/confidence<*>", ("upsample_argmax_confidence",), registers=80, occupancy=0.375, threads=256),
-    Gate("upsample/softmax<float64,*>", ("upsample_softmax",), registers=176, occupancy=0.125, threads=256),
+    Gate("upsample/softmax<float64,*>", ("upsample_softmax",), registers=160, occupancy=0.125, threads=256),
     # In channels_last a block turns its tile in 36 KiB of shared memory, of which sm_75 holds one.
     Gate("upsample/softmax<*,true>", ("upsample_softmax",), registers=80, occupancy=0.25, threads=256),
     Gate("upsample/softmax<*>", ("upsample_softmax",), registers=80, occupancy=0.375, threads=256),
     Gate("upsample/cross_entropy<float64>", _LOSS, registers=176, occupancy=0.125, threads=256, barriers=2),
     Gate("upsample/cross_entropy<*>", _LOSS, registers=128, occupancy=0.25, threads=256, barriers=2),
     Gate("upsample/reduce_loss<*>", _LOSS, registers=80, occupancy=0.375, threads=256, barriers=2),
-    # The gather-style backwards: 128 registers are two blocks; in float64 one.
-    Gate("upsample/adjoint<float64,Given*", ("upsample_bilinear_backward",), **_ADJOINT_DOUBLE),
-    Gate("upsample/adjoint<float64,Prob*", ("upsample_softmax_backward",), **_ADJOINT_DOUBLE),
-    Gate("upsample/adjoint<float64,Loss*", ("upsample_cross_entropy_backward",), **_ADJOINT_DOUBLE),
+    # The gather-style backwards: 128 registers are two blocks; of the loss in float64 one.
+    Gate("upsample/adjoint<float64,Loss*", ("upsample_cross_entropy_backward",), **_LOSSES_DOUBLE),
     Gate("upsample/adjoint<*,Given*", ("upsample_bilinear_backward",), **_ADJOINT),
     Gate("upsample/adjoint<*,Prob*", ("upsample_softmax_backward",), **_ADJOINT),
     Gate("upsample/adjoint<*,Loss*", ("upsample_cross_entropy_backward",), **_ADJOINT),
