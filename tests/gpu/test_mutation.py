@@ -54,8 +54,8 @@ def test_a_report_that_is_not_is_refused() -> None:
     ]
 
 
-def test_the_stored_report_is_of_the_sources() -> None:
-    assert mutation.stale(mutation.load()) == []
+def test_the_stored_report_is_of_the_sources_and_without_gaps() -> None:
+    assert mutation.faults(mutation.load()) == []
 
 
 def test_every_kernel_file_has_mutants() -> None:
