@@ -30,7 +30,8 @@ GEOMETRY: tuple[tuple[str, tuple[int, int, int, int], tuple[int, int], str], ...
     ("x1000", (1, 3, 2, 3), (3, 3000), ""),
     ("wide", (1, 3, 3, 150), (7, 1201), ""),
     ("tall", (1, 2, 300, 3), (1201, 7), ""),
-    # Columns that fill warps of 32 threads, and more of them than a block of 256 has.
+    # Columns that fill warps of 32 threads, and more of them than a block of 256 has: in tiles of unequal span, so that
+    # a corner that is not written is one of the tile before.
     ("warps", (8, 3, 3, 2), (12, 140), ""),
     ("strips", (4, 2, 5, 2), (10, 1000), "odd"),
     ("no_batch", (0, 3, 4, 5), (8, 10), "degenerate"),
