@@ -33,7 +33,7 @@ GEOMETRY: tuple[tuple[str, tuple[int, int, int, int], tuple[int, int], str], ...
     # Columns that fill warps of 32 threads, and more of them than a block of 256 has: in tiles of unequal span, so that
     # a corner that is not written is one of the tile before.
     ("warps", (8, 3, 3, 2), (12, 140), ""),
-    ("strips", (4, 2, 5, 2), (10, 1000), "odd"),
+    ("strips", (2, 2, 5, 2), (10, 1000), "odd"),
     ("no_batch", (0, 3, 4, 5), (8, 10), "degenerate"),
     ("no_pixels", (1, 3, 4, 5), (0, 10), "degenerate"),
 )
