@@ -41,8 +41,9 @@ constexpr int kBlocks = sizeof(T) == 4 ? 2 : 1;
 
 constexpr int kSumBytes = 24 << 10;  // of dynamic shared memory for sums; with what is static, below 48 KiB
 
-// The three sums of a source column: what its cell row gives to the source rows above and below, and what is carried.
-enum { kAbove, kBelow, kCarried, kSums };
+// The three sums of a source column: what is carried, which the first cell row writes before it is read, and what a
+// cell row gives to the source rows above and below.
+enum { kCarried, kAbove, kBelow, kSums };
 
 template <class S>
 struct Adjoint {
@@ -365,7 +366,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<Wide<S>>) adjoint(const Adjo
     __syncthreads();
     const Owned& own = *block;
     for (int32_t i = threadIdx.x; i < own.columns + 2; i += kThreads) first[i] = first_of(p.x, own.column - 1 + i);
-    for (int32_t i = threadIdx.x; i < kSums * p.group * p.columns; i += kThreads) sums[i] = 0;
+    for (int32_t i = kAbove * p.group * p.columns + threadIdx.x; i < kSums * p.group * p.columns; i += kThreads)
+      sums[i] = 0;
     __syncthreads();
     int32_t tapped = -1;  // the strip whose columns `left` and `right` hold
     for (int32_t i = 0; i <= own.row_end - own.row; ++i) {
@@ -379,7 +381,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<Wide<S>>) adjoint(const Adjo
           tapped = x;
         }
         for (int32_t y = begin; y < end; y += kDeep) {
-          if (threadIdx.x < kDeep) down[threadIdx.x] = tap<T>(p.y, y + int32_t(threadIdx.x)).upper_weight;
+          if (threadIdx.x < kDeep) down[threadIdx.x] = upper_weight<T>(p.y, y + int32_t(threadIdx.x), cell);
           if (threadIdx.x == 0)
             *strip = {own.image,           x, smaller(kThreads, first[own.columns + 1] - x), y, end - y, cell,
                       tap<T>(p.y, y).upper};

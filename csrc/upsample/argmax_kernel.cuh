@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>) argmax(const Argmax<S>
     }
     const bool settled = __all_sync(kWarp, agreed != -1);
     const Column<S> column(p.logits, tile.image, tile.row, below, across);
-    for (int32_t y = tile.begin; y < tile.end; y += kRows) {
+    for (const int32_t y : tile.groups()) {
       int32_t label[kRows];
       T weight[kRows];
 #pragma unroll

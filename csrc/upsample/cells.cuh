@@ -81,6 +81,19 @@ struct Cells {
   __host__ __device__ int64_t tasks() const { return images * y.in * tiles(); }
 };
 
+// The first of every kRows output rows, for a range-based for.
+struct RowGroups {
+  struct Step {
+    int32_t y;
+    __device__ int32_t operator*() const { return y; }
+    __device__ void operator++() { y += kRows; }
+    __device__ bool operator!=(Step end) const { return y < end.y; }
+  };
+  int32_t first, stop;
+  __device__ Step begin() const { return {first}; }
+  __device__ Step end() const { return {stop}; }
+};
+
 struct CellTile {
   int64_t image;
   int32_t row, column;  // the source row, the first output column
@@ -94,6 +107,8 @@ struct CellTile {
     begin = first_of(cells.y, row);
     end = first_of(cells.y, row + 1);
   }
+
+  __device__ RowGroups groups() const { return {begin, end}; }
 };
 
 // One output column between two source rows: gives the horizontal interpolations of class after class.

@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>) softmax(const Softmax<
     const CellTile tile(p.cells, task);
     const int32_t x = tile.column + int32_t(threadIdx.x);
     const Column<S> column = column_of(p, tile, x);
-    for (int32_t y = tile.begin; y < tile.end; y += kRows) {
+    for (const int32_t y : tile.groups()) {
       const RowGroup<T> rows(p.cells, tile, y);
       Online<T> online = sums(column, classes, rows);
 #pragma unroll
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
     const int32_t x = tile.column + int32_t(threadIdx.x), width = p.cells.x.out;
     if (x >= width) continue;
     const Column<S> column = column_of(p, tile, x);
-    for (int32_t y = tile.begin; y < tile.end; y += kRows) {
+    for (const int32_t y : tile.groups()) {
       const RowGroup<T> rows(p.cells, tile, y);
       Online<T> online;
       int32_t label[kRows] = {};
@@ -217,7 +217,7 @@ __global__ void __launch_bounds__(kThreads, kLossResident<S>) cross_entropy(cons
     double total_loss = 0, total_weight = 0;
     if (x < width) {
       const Column<S> column = column_of(p.softmax, tile, x);
-      for (int32_t y = tile.begin; y < tile.end; y += kRows) {
+      for (const int32_t y : tile.groups()) {
         const RowGroup<T> rows(cells, tile, y);
         const Online<T> online = sums(column, classes, rows);
         T uniform[kRows] = {};

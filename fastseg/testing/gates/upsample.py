@@ -52,7 +52,6 @@ GATES = (
 )
 
 _EMPTY = "Once more, with nothing to do: what follows is bounded by itself."
-_NEXT_ROWS = "comparison shifted `y < tile.end` in `for (int32_t y = tile.begin; y < tile.end; y += kRows) {`"
 _STRIDES = "The strides only choose the order in which threads take values; at equal strides either order is as good."
 _VOTE = (
     "The vote saves time: a class that is not left out loses, and a lane that starts by itself finds the same label."
@@ -73,13 +72,8 @@ SURVIVORS: dict[str, dict[str, str]] = {
         "limit dropped `smaller` in `const int32_t pause = smaller(stop, x + kRun);`": (
             "Sums of sums keep digits that no tolerance resolves."
         ),
-        "one less `kSums * p.group * p.columns` in `for (int32_t i = threadIdx.x; i < kSums * p.group * "
-        "p.columns; i += kThreads) sums[i] = 0;`": (
-            "The last sum is carried into the first cell row, which goes into no source row."
-        ),
     },
     "csrc/upsample/argmax_kernel.cuh": {
-        _NEXT_ROWS: _EMPTY,
         "vote of the own lane `__all_sync` in `const bool started = __all_sync(kWarp, start != -1);`": _VOTE,
         "guard deleted `__all_sync(kWarp, larger(above, below) < least && finite(below))` in `if "
         "(__all_sync(kWarp, larger(above, below) < least && finite(below))) continue;`": _VOTE,
@@ -93,8 +87,6 @@ SURVIVORS: dict[str, dict[str, str]] = {
         "|| (v != v && best[r] == best[r]);`": "A class that meets itself gives the label that it is.",
     },
     "csrc/upsample/softmax_kernel.cuh": {
-        f"{_NEXT_ROWS} 2": _EMPTY,
-        f"{_NEXT_ROWS} 3": _EMPTY,
         "comparison shifted `first < classes` in `for (int32_t first = 0; first < classes; first += n) {`": _EMPTY,
         "comparison shifted `k < n` in `for (int k = 0; k < n; ++k) {`": (
             "The first class of the next turn, twice: in NCHW to the same place, in channels_last to the padding."
