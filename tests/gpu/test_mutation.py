@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastseg.testing.ladder import interpreted_mutants, mutation
+from fastseg.testing.ladder.mutant_runs import by_turns
 from fastseg.testing.ladder.mutants import find_sites, keys, mutated
 from fastseg.testing.ladder.sources import ROOT
 from fastseg.testing.ladder.toolchain import MissingTool, find
@@ -65,6 +66,19 @@ def test_every_kernel_file_has_mutants() -> None:
     for path in mutation.kernel_files():
         text = path.read_text()
         assert find_sites(text) if path.suffix == ".cuh" else interpreted_mutants.find_mutants(text, path.name), path
+
+
+def test_a_mutant_meets_every_op_and_every_case_before_a_second_dtype() -> None:
+    x32, x64, y32, other = (
+        ("a-x", "float32", ""),
+        ("a-x", "float64", ""),
+        ("a-y", "float32", ""),
+        ("b-x", "int64", ""),
+    )
+    costs = {x64: 1.5, other: 4.0, y32: 2.0, x32: 1.0}
+    assert by_turns(costs, 10) == [x32, other, y32, x64]
+    assert by_turns(costs, 7) == [x32, other, y32]
+    assert by_turns(costs, 0.5) == [x32]
 
 
 def test_mutants_of_a_cuda_kernel() -> None:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -142,9 +143,15 @@ def red(job: Job, rung: str) -> tuple[str, str]:
 
 
 def by_turns(costs: Mapping[Job, float], seconds: float) -> list[Job]:
-    """Jobs as long as the time lasts, the cheapest first, of every op in every layout by turns."""
+    """Jobs as long as the time lasts, of every op in every layout by turns: the cheapest first, and every case in one
+    dtype before any in a second one."""
     groups: dict[tuple[str, str], list[Job]] = {}
+    dtypes: Counter[tuple[str, str]] = Counter()  # met of a case in a layout
+    rank: dict[Job, int] = {}
     for job in sorted(costs, key=lambda job: costs[job]):
+        rank[job] = dtypes[job[0], job[2]]
+        dtypes[job[0], job[2]] += 1
+    for job in sorted(costs, key=lambda job: (rank[job], costs[job])):
         groups.setdefault((job[0].split("-")[0], job[2]), []).append(job)
     chosen: list[Job] = []
     for job in filter(None, chain.from_iterable(zip_longest(*groups.values()))):
