@@ -149,22 +149,21 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _outcomes(cases: Sequence[Case], fast: bool) -> Iterator[Outcome | str]:
-    """Every row in every dtype, each in the first layout that is small enough; which is tried first goes round. Each
-    once more, backwards, unless it is to be fast. Names of the rows that are too large."""
+    """Every row in every dtype, or in one if it is to be fast, each in the first layout that is small enough; which are
+    tried first goes round. Each once more, backwards, unless it is to be fast. Names of the rows that are too large."""
     for i, case in enumerate(cases):
-        left_out = True
-        for j, dtype in enumerate(case.dtypes):
-            if fast and "smoke" not in case.tags and j != i % len(case.dtypes):
-                continue
-            for k in range(len(LAYOUTS)):
-                layout = LAYOUTS[(i + j + k) % len(LAYOUTS)]
+        wanted, ran = 1 if fast and "smoke" not in case.tags else len(case.dtypes), 0
+        for j in range(len(case.dtypes)):
+            dtype = case.dtypes[(i + j) % len(case.dtypes)]
+            for k in range(len(LAYOUTS) if ran < wanted else 0):
+                layout = LAYOUTS[(i // len(case.dtypes) + j + k) % len(LAYOUTS)]
                 _say({"case": case.name, "dtype": _name(dtype), "layout": layout})
                 with suppress(TooLarge):
                     repeat = None if fast else backwards
                     yield from selftest([case], PATH, layouts=[layout], dtypes=[dtype], repeat=repeat)
-                    left_out = False
+                    ran += 1
                     break
-        if left_out:
+        if not ran:
             yield case.name
     for op in sorted({case.op for case in cases}):
         for case in [case for case in cases if case.op == op and "smoke" in case.tags][:1]:
