@@ -33,6 +33,24 @@ class SegmentationScores:
     dice: Tensor
 
 
+POISON = torch.iinfo(torch.int64).max  # of every entry, after a label that is no class was met on a GPU
+
+
+def _poisoned(matrix: Tensor) -> Tensor:
+    """Whether a matrix holds what are no counts: poison, or sums with it, which wrap around."""
+    return (matrix < 0).any() | (matrix == POISON).any() if matrix.dtype == torch.int64 else (matrix < 0).any()
+
+
+def _counts(name: str, matrix: Tensor) -> Tensor:
+    """A matrix of counts, or an error."""
+    if _poisoned(matrix):
+        raise ValueError(
+            f"fastseg::{name}: matrix must hold counts, got {matrix.min().item()} to {matrix.max().item()}; on a GPU a "
+            "label that is no class makes such entries, and FASTSEG_CHECK=1 says which it was"
+        )
+    return matrix
+
+
 def scores(matrix: Tensor) -> SegmentationScores:
     """Compute the scores of a confusion matrix in float64.
 
@@ -46,8 +64,11 @@ def scores(matrix: Tensor) -> SegmentationScores:
 
     Returns:
         The scores; all nan for an empty matrix.
+
+    Raises:
+        ValueError: an entry is negative, or the largest integer, which a GPU writes where a label was no class.
     """
-    matrix = matrix.double()
+    matrix = _counts("scores", matrix).double()
     right, truth, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     accuracy = right / truth
     iou = right / (truth + predicted - right)
@@ -66,6 +87,7 @@ def scores(matrix: Tensor) -> SegmentationScores:
 
 def foreground(matrix: Tensor, background: int = 0) -> Tensor:
     """Merge all classes but one: ``[C, C]`` counts to ``[2, 2]`` counts of background (0) against the rest (1)."""
+    matrix = _counts("foreground", matrix)
     total, row, column = matrix.sum(), matrix[background].sum(), matrix[:, background].sum()
     both = matrix[background, background]
     return torch.stack([both, row - both, column - both, total - row - column + both]).view(2, 2)
@@ -109,4 +131,7 @@ class ConfusionMatrix:
     def all_reduce(self) -> None:
         """Add up the matrices of all processes of the default group; nothing happens where there is none."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
+            poisoned = _poisoned(self.matrix).to(torch.int64)
+            torch.distributed.all_reduce(poisoned, torch.distributed.ReduceOp.MAX)
             torch.distributed.all_reduce(self.matrix)
+            self.matrix.masked_fill_(poisoned.bool(), POISON)
