@@ -7,6 +7,8 @@ from torch import Tensor
 
 from fastseg import ops
 
+POISON = torch.iinfo(torch.int64).max  # of every entry, after a label that is no class was met on a GPU
+
 
 @dataclass(frozen=True)
 class SegmentationScores:
@@ -31,9 +33,6 @@ class SegmentationScores:
     accuracy: Tensor
     iou: Tensor
     dice: Tensor
-
-
-POISON = torch.iinfo(torch.int64).max  # of every entry, after a label that is no class was met on a GPU
 
 
 def _poisoned(matrix: Tensor) -> Tensor:
@@ -86,7 +85,11 @@ def scores(matrix: Tensor) -> SegmentationScores:
 
 
 def foreground(matrix: Tensor, background: int = 0) -> Tensor:
-    """Merge all classes but one: ``[C, C]`` counts to ``[2, 2]`` counts of background (0) against the rest (1)."""
+    """Merge all classes but one: ``[C, C]`` counts to ``[2, 2]`` counts of background (0) against the rest (1).
+
+    Raises:
+        ValueError: as `scores`.
+    """
     matrix = _counts("foreground", matrix)
     total, row, column = matrix.sum(), matrix[background].sum(), matrix[:, background].sum()
     both = matrix[background, background]
@@ -121,7 +124,7 @@ class ConfusionMatrix:
         )
 
     def compute(self) -> SegmentationScores:
-        """Compute the scores of everything counted so far."""
+        """Compute the scores of everything counted so far, or raise ValueError after a bad label on a GPU."""
         return scores(self.matrix)
 
     def reset(self) -> None:
@@ -129,7 +132,10 @@ class ConfusionMatrix:
         self.matrix.zero_()
 
     def all_reduce(self) -> None:
-        """Add up the matrices of all processes of the default group; nothing happens where there is none."""
+        """Add up the matrices of all processes of the default group; nothing happens where there is none.
+
+        Where one of them met a bad label on a GPU, none has scores afterwards.
+        """
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             poisoned = _poisoned(self.matrix).to(torch.int64)
             torch.distributed.all_reduce(poisoned, torch.distributed.ReduceOp.MAX)
