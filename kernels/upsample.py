@@ -113,14 +113,17 @@ def upsample(
     `inner` channels within a pixel).
     """
     compute: tl.constexpr = tl.float64 if source.dtype.element_ty == tl.float64 else tl.float32
+    if WIDE:  # an argument that fits into int32 is one, whatever is made of it
+        row = tl.cast(row, tl.int64)
+        source_height = tl.cast(source_height, tl.int64)
+        source_width = tl.cast(source_width, tl.int64)
+        height = tl.cast(height, tl.int64)
+        width = tl.cast(width, tl.int64)
     tiles = tl.cdiv(row, BLOCK)
     program = tl.program_id(0)
     tile = program % tiles
     cell = program // tiles % source_height
     plane = (first_plane + program // tiles // source_height).to(tl.int64)
-    if WIDE:
-        tile = tile.to(tl.int64)
-        cell = cell.to(tl.int64)
 
     last = source_height - 1
     begin = tl.where(cell == 0, 0, _first(cell, source_height, height, ALIGN_CORNERS))

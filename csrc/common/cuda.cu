@@ -18,14 +18,16 @@ std::string path_name() { return "cuda"; }
 Stream::Stream(const Tensor& like) : guard_(like.get_device_index()) {
   static const CurrentStream current = find_current_stream();
   void* stream = nullptr;
-  if (!current || current(like.get_device_index(), &stream))
+  if (!current)
     fail("cuda", "torch", "give its current stream, got no aoti_torch_get_current_cuda_stream in libtorch_cuda.so");
+  if (current(like.get_device_index(), &stream)) fail("cuda", "torch", "give its current stream, got an error");
   stream_ = (cudaStream_t)stream;
 }
 
 void Stream::check(cudaError_t error) {
   if (error != cudaSuccess)
-    fail("cuda", "a kernel", "start (`fastseg doctor` shows what the library was built for), got ",
+    fail("cuda", "a kernel",
+         "start (`fastseg doctor` shows what the library was built for) after kernels without a fault, got ",
          cudaGetErrorString(error));
 }
 

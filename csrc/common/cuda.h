@@ -28,8 +28,8 @@ auto by_storage(Float type, const Use& use) {
   }
 }
 
-// The device of a tensor, made current, and torch's current stream there. Nothing here waits for the device, so that
-// ops can be captured into a graph.
+// The device of a tensor, made current, and torch's current stream there. Only `read` waits for the device, so that ops
+// can be captured into a graph.
 class Stream {
  public:
   explicit Stream(const Tensor& like);

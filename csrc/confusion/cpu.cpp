@@ -35,8 +35,8 @@ int64_t bounded(int64_t slots, int64_t classes) {
 void confusion_matrix(const Tensor& prediction, const Tensor& target, Tensor out, int64_t ignore_index) {
   const int64_t classes = check_matrix(target, out);
   const Int predicted = check_prediction(prediction, target);
-  const Int type = int_type(kOp, "target", target.scalar_type());
-  took(kOp);
+  const Int type = int_type(kConfusionMatrix, "target", target.scalar_type());
+  took(kConfusionMatrix);
   const Tensor p = torch::stable::contiguous(prediction), t = torch::stable::contiguous(target);
   Ranges ranges(t.numel(), 4);
   ranges.slots = bounded(ranges.slots, classes);
@@ -59,8 +59,9 @@ void confusion_matrix(const Tensor& prediction, const Tensor& target, Tensor out
   for (int64_t s = 0; s < ranges.slots; ++s) {
     const int64_t begin = ranges.tasks * s / ranges.slots;
     const Pairs& r = histograms.ranges[s];
-    if (r.bad_target >= 0) fail_label(kOp, "target", t, type, begin + r.bad_target, classes);
-    if (r.bad_prediction >= 0) fail_label(kOp, "prediction", p, predicted, begin + r.bad_prediction, classes);
+    if (r.bad_target >= 0) fail_label(kConfusionMatrix, "target", t, type, begin + r.bad_target, classes);
+    if (r.bad_prediction >= 0)
+      fail_label(kConfusionMatrix, "prediction", p, predicted, begin + r.bad_prediction, classes);
   }
   histograms.add_to(out);
 }
@@ -69,7 +70,7 @@ void upsample_confusion_matrix(const Tensor& logits, const Tensor& target, Tenso
                                bool align_corners) {
   const int64_t classes = check_matrix(target, out), height = target.size(1), width = target.size(2);
   const Float float_kind = check_logits(logits, target, out.size(0));
-  const Int type = int_type(kOp, "target", target.scalar_type());
+  const Int type = int_type(kConfusionMatrix, "target", target.scalar_type());
   took("upsample_confusion_matrix");
   if (target.numel() == 0) return;
   const Tensor t = torch::stable::contiguous(target);
@@ -114,7 +115,7 @@ void upsample_confusion_matrix(const Tensor& logits, const Tensor& target, Tenso
       mine.bad_target = bad;
     });
     for (const Pairs& r : histograms.ranges)
-      if (r.bad_target >= 0) fail_label(kOp, "target", t, type, r.bad_target, classes);
+      if (r.bad_target >= 0) fail_label(kConfusionMatrix, "target", t, type, r.bad_target, classes);
     histograms.add_to(out);
   });
 }

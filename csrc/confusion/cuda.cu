@@ -10,20 +10,21 @@ class Counting {
  public:
   Counting(const Tensor& target, const Tensor& out, int64_t ignore_index)
       : labels_(torch::stable::contiguous(target)),
-        type_(int_type(kOp, "target", target.scalar_type())),
+        type_(int_type(kConfusionMatrix, "target", target.scalar_type())),
         counts_(zeros(out, {out.numel()}, ScalarType::Long)),
         bad_target_(out, true),
         bad_prediction_(out, true),
         histogram{labels_.data_ptr(),         type_,
                   int32_t(out.size(0)),       int32_t(ignore_index),
                   (Fault*)counts_.data_ptr(), bad_target_.first(),
-                  bad_prediction_.first()} {}
+                  bad_prediction_.first(),    out.size(0) <= kSharedClasses && target.numel() >> 32 == 0} {}
 
-  int64_t dynamic_bytes() const { return histogram.in_shared() ? histogram.cells() * int64_t(sizeof(unsigned)) : 0; }
+  int64_t dynamic_bytes() const { return histogram.in_shared ? histogram.cells() * int64_t(sizeof(unsigned)) : 0; }
 
   void add_to(Tensor& out, const Stream& stream, const Tensor* prediction = nullptr, Int predicted = Int::u8) const {
-    bad_target_.raise(stream, kOp, "target", labels_, type_, histogram.classes);
-    if (prediction) bad_prediction_.raise(stream, kOp, "prediction", *prediction, predicted, histogram.classes);
+    bad_target_.raise(stream, kConfusionMatrix, "target", labels_, type_, histogram.classes);
+    if (prediction)
+      bad_prediction_.raise(stream, kConfusionMatrix, "prediction", *prediction, predicted, histogram.classes);
     const int64_t blocks = (out.numel() + kCountThreads - 1) / kCountThreads;
     stream.launch(add_counts, blocks, kCountThreads, 0, histogram, (int64_t*)out.data_ptr());
   }
@@ -41,7 +42,7 @@ class Counting {
 void confusion_matrix(const Tensor& prediction, const Tensor& target, Tensor out, int64_t ignore_index) {
   check_matrix(target, out);
   const Int predicted = check_prediction(prediction, target);
-  took(kOp);
+  took(kConfusionMatrix);
   const Tensor p = torch::stable::contiguous(prediction);
   const Stream stream(target);
   const Counting counting(target, out, ignore_index);

@@ -2,7 +2,8 @@
 //
 // Each block has a histogram of int32 in shared memory, each thread the length of its current run of equal pairs, so
 // that smooth labels cost one atomic for a run and not for a pixel. Blocks add their histograms to int64 counts;
-// integers, so that any order gives the same. More than 108 classes are counted in device memory.
+// integers, so that any order gives the same. More than 108 classes, or 2^32 pixels and more, which an int32 could not
+// count, are counted in device memory.
 //
 // Reads a target and a prediction for each pixel, 16 labels of a byte at a time, and little else; from logits the
 // prediction is a label of upsample/argmax_kernel.cuh that is never stored.
@@ -24,14 +25,14 @@ struct Histogram {
   int32_t classes, ignore_index;
   Fault* counts;  // [classes, classes], zero at first
   Fault *bad_target, *bad_prediction;
+  bool in_shared;  // whether each block counts in shared memory
   int32_t cell = -1;
   unsigned run = 0;
 
   __host__ __device__ int32_t cells() const { return classes * classes; }
-  __host__ __device__ bool in_shared() const { return classes <= kSharedClasses; }
 
   __device__ void begin() const {
-    if (!in_shared()) return;
+    if (!in_shared) return;
     FASTSEG_DYNAMIC_SHARED(unsigned, mine);
     for (int32_t i = threadIdx.x; i < cells(); i += blockDim.x) mine[i] = 0;
     __syncthreads();
@@ -55,7 +56,7 @@ struct Histogram {
   __device__ void flush() const {
     if (run == 0) return;
     FASTSEG_DYNAMIC_SHARED(unsigned, mine);
-    if (in_shared())
+    if (in_shared)
       atomicAdd(&mine[cell], run);
     else
       atomicAdd(&counts[cell], Fault(run));
@@ -63,7 +64,7 @@ struct Histogram {
 
   __device__ void end() const {
     flush();
-    if (!in_shared()) return;
+    if (!in_shared) return;
     FASTSEG_DYNAMIC_SHARED(unsigned, mine);
     __syncthreads();
     for (int32_t i = threadIdx.x; i < cells(); i += blockDim.x)
@@ -102,13 +103,13 @@ __global__ void __launch_bounds__(kCountThreads, 4)
   histogram.end();
 }
 
-// Adds the counts to the result; after a data error every entry is the largest integer.
+// Adds the counts to the result. After a data error every entry is the largest integer, and stays that.
 __global__ void __launch_bounds__(kCountThreads) add_counts(const Histogram histogram, int64_t* out) {
   const bool bad = *histogram.bad_target || *histogram.bad_prediction;
   const int64_t cells = histogram.cells();
   for (int64_t i = int64_t(blockIdx.x) * kCountThreads + threadIdx.x; i < cells;
        i += int64_t(gridDim.x) * kCountThreads)
-    out[i] = bad ? INT64_MAX : out[i] + int64_t(histogram.counts[i]);
+    out[i] = bad || out[i] == INT64_MAX ? INT64_MAX : out[i] + int64_t(histogram.counts[i]);
 }
 
 }  // namespace fastseg

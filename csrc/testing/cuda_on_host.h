@@ -48,7 +48,8 @@ void wait_warp(unsigned mask, Place at);
 void exchange(unsigned mask, const void* mine, void* theirs, size_t size, unsigned lane, Place at);
 
 // 2^31 - 1, or FASTSEG_HOST_BLOCKS: with few blocks kernels have to stride over their tasks.
-// FASTSEG_HOST_ORDER=backwards runs the last block and its last thread first.
+// FASTSEG_HOST_ORDER=backwards runs the last block and its last thread first. FASTSEG_HOST_ENDS=1 runs no block of a
+// grid but the first and the last: of results too large to be computed whole.
 int64_t most_blocks();
 
 // Runs `body` once for each thread; throws what went wrong.
@@ -60,6 +61,7 @@ void* dynamic_shared();
 
 template <class T>
 T from_lane(unsigned mask, T value, unsigned lane, Place at) {
+  static_assert(sizeof(T) <= 16);
   T theirs;
   exchange(mask, &value, &theirs, sizeof value, lane, at);
   return theirs;
@@ -72,6 +74,7 @@ inline unsigned lane() {
 
 template <class T, class Combine>
 T atomically(T* p, Combine combine) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
   using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
   Bits old = __atomic_load_n((Bits*)p, __ATOMIC_RELAXED), next;
   T before, after;

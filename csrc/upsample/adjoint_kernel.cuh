@@ -10,9 +10,9 @@
 // Bytes: inputs once, outputs once, and no scratch. The cell row between two chunks is read by both; neighbouring
 // chunks walk towards each other and away from each other, so that they are there at the same time and the second read
 // comes from the L2 cache, as do those of a tile's border and of the labels by other groups of classes. Per pixel, with
-// b bytes a value: bilinear C b; softmax 2 C b (the second pass over a row reads it from L2: at most 1,024 threads a
-// multiprocessor x 8 C bytes lie in between, 20 MB of 132 multiprocessors at 19 classes); cross-entropy 5 bytes (uint8
-// label, log-sum-exp). Per pixel and source pixel of scale s, C b (1 + 1 / s^2) at most.
+// b bytes a value: bilinear C b; softmax 2 C b (the second pass over a row reads it from L2: with two blocks a
+// multiprocessor 512 threads x 8 C bytes lie in between, 10 MB of 132 multiprocessors at 19 classes); cross-entropy 5
+// bytes (uint8 label, log-sum-exp). Per pixel and source pixel of scale s, C b (1 + 1 / s^2) at most.
 //
 // FLOPs per class and pixel: 4 for the rows and 8 / rows for the columns; softmax 4 more, cross-entropy about 20 with
 // its exponential. CUDA C++ and not Triton: sums that stay in shared memory along a walk, at places that depend on the
@@ -224,7 +224,7 @@ struct Losses {
   __device__ Known known(const Constants& constants, const Strip& s, int32_t left, T right,
                          const T (&lower)[kDeep]) const {
     const Resample& x = cells.x;
-    const Tap<T> across{left, left + (x.in != x.out && left + 1 < x.in), 1 - right, right};
+    const Tap<T> across{left, x.upper(left), 1 - right, right};
     Known k{Column<S>(logits, s.image, s.above, s.below, across), {}, {}, {}, {}, {}, {}};
     const bool mine = int32_t(threadIdx.x) < s.columns;
     const int64_t first = (s.image * cells.y.out + s.y) * x.out + s.x + threadIdx.x;
@@ -383,8 +383,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<Wide<S>>) adjoint(const Adjo
         for (int32_t y = begin; y < end; y += kDeep) {
           if (threadIdx.x < kDeep) down[threadIdx.x] = upper_weight<T>(p.y, y + int32_t(threadIdx.x), cell);
           if (threadIdx.x == 0)
-            *strip = {own.image,           x, smaller(kThreads, first[own.columns + 1] - x), y, end - y, cell,
-                      tap<T>(p.y, y).upper};
+            *strip = {own.image, x, smaller(kThreads, first[own.columns + 1] - x), y, end - y, cell, p.y.upper(cell)};
           __syncthreads();
           T lower[kDeep];
 #pragma unroll

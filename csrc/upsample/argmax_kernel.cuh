@@ -3,7 +3,8 @@
 // Inside a cell every class is a convex combination of its four corners with the same weights, so a class that wins at
 // all four wins in the whole cell. Labels of the source pixels of a tile are found first, in shared memory; a warp
 // whose columns all lie in agreeing cells stores labels and interpolates nothing. Other warps start from a corner's
-// winner and leave out every class that lies below the current best of all their pixels.
+// winner and leave out every class that lies below the current best of all their pixels, and of the kRows - 1 rows at
+// most that a group counts beyond its cell.
 //
 // Reads 4 C h w bytes of float32 (each source row is read by two cell rows, the second time from the L2 cache) and
 // writes one label for each output pixel; agreeing cells take about 4 instructions for each pixel, contested ones 2

@@ -1,8 +1,8 @@
 // Where the output pixels of a resize lie, for the CUDA kernels of every stem that upsamples.
 //
 // An output row lies between the source rows lower and lower + 1; the output rows of one lower row are a *cell row*. A
-// block takes a cell row and a tile of output columns, a thread one column: it interpolates two source rows
-// horizontally and steps down the output rows between them, kRows at a time.
+// block takes a cell row and a tile of output columns, a thread one column: for every kRows output rows it interpolates
+// the two source rows horizontally and steps down.
 #pragma once
 #include "../common/kernel.cuh"
 
@@ -21,6 +21,9 @@ struct Resample {
   bool aligned;     // align_corners
 
   __device__ int32_t denominator() const { return aligned ? (out > 1 ? out - 1 : 1) : 2 * out; }
+
+  // Where an axis keeps its size each value is its own neighbour: an infinity makes no NaN of the one before it.
+  __device__ int32_t upper(int32_t lower) const { return lower + (in != out && lower + 1 < in); }
 };
 
 // An output position: between two source indices, with weights of sum 1.
@@ -50,9 +53,7 @@ __device__ inline Tap<T> tap(const Resample& r, int32_t at) {
   const int64_t numerator = r.aligned ? int64_t(at) * (r.in - 1) : (2 * int64_t(at) + 1) * r.in - r.out;
   const int32_t lower = int32_t(quotient(larger<int64_t>(numerator, 0), r.denominator()));
   const T between = upper_weight<T>(r, at, lower);
-  // Where an axis keeps its size each value is its own neighbour: an infinity makes no NaN of the one before it.
-  const int32_t step = r.in != r.out && lower + 1 < r.in;
-  return {lower, lower + step, 1 - between, between};
+  return {lower, r.upper(lower), 1 - between, between};
 }
 
 // The first output whose lower index is at least `index`, which may be `in`.

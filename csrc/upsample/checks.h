@@ -13,6 +13,7 @@ inline Float check_maps(const char* op, const char* argument, const Tensor& x, i
                 height, ", ", width, ")");
   FASTSEG_CHECK(x.size(2) < kLimit && x.size(3) < kLimit, op, argument, "be smaller than 2^30 pixels a side, got ",
                 x.size(2), " x ", x.size(3));
+  FASTSEG_CHECK(x.size(1) < kLimit, op, argument, "have less than 2^30 channels, got ", x.size(1));
   FASTSEG_CHECK(backward || (x.size(2) && x.size(3)) || !height || !width || !x.size(0), op, argument,
                 "have pixels, got ", x.size(2), " x ", x.size(3));
   return float_type(op, argument, x);

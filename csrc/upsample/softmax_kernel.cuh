@@ -120,11 +120,11 @@ __global__ void __launch_bounds__(kThreads, kResident<S>) softmax(const Softmax<
         __syncwarp();
         const int k = lane % n;
         for (int from = lane / n; from < 32; from += 32 / n) {
-          const int32_t thread = int32_t(threadIdx.x) - lane + from, column = tile.column + thread;
+          const int32_t thread = int32_t(threadIdx.x) - lane + from, place = tile.column + thread;
           for (int r = 0; r < kRows && r < rows.count; ++r)
-            if (column < width && first + k < classes)
+            if (place < width && first + k < classes)
               narrow(turned[(thread * kRows + r) * (n + 1) + k],
-                     out[((tile.image * height + y + r) * width + column) * classes + first + k]);
+                     out[((tile.image * height + y + r) * width + place) * classes + first + k]);
         }
         __syncwarp();
       }
@@ -151,8 +151,9 @@ __global__ void __launch_bounds__(kThreads, kResident<S>)
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
           const T v = rows.at(r, above, below);
-          // The lowest class of equals, and the first NaN, as torch.argmax.
-          const bool wins = v > online.most[r] || (v != v && online.most[r] == online.most[r]);
+          // The lowest class of equals, and the first NaN, as torch.argmax. The least number wins over -inf.
+          const bool wins = v > online.most[r] || (v == online.most[r] && online.sum[r] == 0) ||
+                            (v != v && online.most[r] == online.most[r]);
           label[r] = wins ? c : label[r];
           online.add(r, v);
           if (v != v) online.most[r] = v;
@@ -246,8 +247,9 @@ __global__ void __launch_bounds__(kThreads, kLossResident<S>) cross_entropy(cons
           T loss = 0, weight = 0;
           if (counts) {
             const T pixel = p.pixel_weight ? p.pixel_weight[at] : T(1);
-            weight = known ? (p.weight ? p.weight[label] : T(1)) * pixel : T(NAN);
-            loss = weight * (1 - p.smoothing) * relative + pixel * (p.smoothing / T(classes)) * uniform[r];
+            const T own = !known ? T(NAN) : p.weight ? p.weight[label] : T(1);
+            weight = own * pixel;
+            loss = pixel * (own * (1 - p.smoothing) * relative + p.smoothing / T(classes) * uniform[r]);
           }
           if (p.loss) narrow(loss, p.loss[at]);
           total_loss += loss;

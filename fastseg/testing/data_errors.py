@@ -44,8 +44,11 @@ def check_data_errors(device: str, value: int) -> None:
         "prediction": lambda: ops.confusion_matrix(bad, good, CLASSES, ignore_index=100),
     }
     for what, call in calls.items():
-        if not poisoned(call()).all():
+        result = call()
+        if not poisoned(result).all():
             raise AssertionError(f"{what} {value} leaves the result as it is")
+        if result.dim() and not poisoned(ops.confusion_matrix(good, good, CLASSES, out=result)).all():
+            raise AssertionError(f"{what} {value} is forgotten when a right batch is added")
         with checked():
             try:
                 call()

@@ -14,7 +14,7 @@ from torch import Tensor
 from . import isa
 from .case import Case, find_cases
 from .check import inputs_of, judge, run_inputs
-from .layouts import LAYOUTS
+from .layouts import LAYOUTS, reach_of
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -26,8 +26,7 @@ def guarded(x: Tensor, *, at_end: bool) -> Tensor:
     """Copy `x`, with its strides, to where the byte before its first element or after its last is forbidden."""
     if x.numel() == 0:
         return x
-    reach = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
-    size = reach * x.element_size()
+    size = reach_of(x) * x.element_size()
     page = mmap.PAGESIZE
     room = -(-size // page) * page
     pages = mmap.mmap(-1, room + 2 * page)

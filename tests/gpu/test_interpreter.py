@@ -11,6 +11,7 @@ import pytest
 from fastseg import _triton, testing
 from fastseg.testing.ladder.interpreter import interpret
 from fastseg.testing.ladder.kernels import FOLDER
+from fastseg.testing.layouts import FAR
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(bool(_triton.why_not), reason=_triton.why_not)
@@ -40,7 +41,7 @@ def test_small_rows() -> None:
     assert not report.faults, "\n".join(report.faults)
     assert not report.left_out
     assert all(outcome.ran for outcome in report.outcomes)
-    assert {o.layout for o in report.outcomes} == {*testing.LAYOUTS, "far"}
+    assert {o.layout for o in report.outcomes} == {*testing.LAYOUTS, *FAR}
     assert {o.dtype for o in report.outcomes} == {"float32", "float64", "bfloat16", "float16"}
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import fastseg
-from fastseg import ops, testing
+from fastseg import _native, ops, testing
 
 X = torch.zeros(1, 3, 4, 5)
 TARGET = torch.zeros(1, 8, 10, dtype=torch.uint8)
@@ -48,6 +48,14 @@ def test_maps(op: str, bad: Any, value: str) -> None:
 def test_size(op: str, size: Any) -> None:
     shown = "(-3, -3)" if size == -3 else str(tuple(size) if isinstance(size, list) else size)
     refuses(ValueError, [f"fastseg::{op}: size must", shown], getattr(ops, op), X, size)
+
+
+@pytest.mark.skipif(not _native.loaded, reason="the limit is that of the kernels: " + _native.why_not)
+@pytest.mark.parametrize("op", SIZED)
+@pytest.mark.parametrize("shape", [(1, 2**30, 1, 1), (1, 1, 2**30, 1), (1, 1, 1, 2**30)])
+def test_an_axis_that_32_bits_do_not_hold(op: str, shape: tuple[int, ...]) -> None:
+    error = ValueError if op == "upsample_argmax" and shape[1] > 1 else RuntimeError  # no label of a byte counts so far
+    refuses(error, [f"fastseg::{op}", str(2**30)], getattr(ops, op), X[:, :1, :1, :1].expand(shape), (2, 2))
 
 
 @pytest.mark.parametrize("op", SIZED)

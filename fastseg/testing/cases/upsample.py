@@ -62,6 +62,17 @@ def maps(shape: tuple[int, int, int, int], size: tuple[int, int], kind: str = "n
     return make
 
 
+def least(shape: tuple[int, int, int, int], size: tuple[int, int], **options: Any) -> Make:
+    """Arguments (logits, size): the first class is -inf, all others are the least number of the dtype."""
+
+    def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
+        x = torch.full(shape, torch.finfo(dtype).min, dtype=torch.float64)
+        x[:, 0] = -float("inf")
+        return (_place(x, dtype, device, layout), size), dict(options)
+
+    return make
+
+
 def loss(
     shape: tuple[int, int, int, int],
     size: tuple[int, int],
@@ -70,6 +81,7 @@ def loss(
     labels_dtype: torch.dtype = torch.uint8,
     weight: bool = False,
     pixel_weight: bool = False,
+    heaviest: float = 0.0,
     all_ignored: bool = False,
     **options: Any,
 ) -> Make:
@@ -87,7 +99,10 @@ def loss(
                 0.2 + logits((1, classes, 1, 1), "noise", seed + 2).abs()[0, :, 0, 0], dtype, device, layout
             )
         if pixel_weight:
-            extra["pixel_weight"] = _place(logits((n, 1, *size), "smooth", seed + 3).abs()[:, 0], dtype, device, layout)
+            of_pixel = logits((n, 1, *size), "smooth", seed + 3).abs()[:, 0]
+            if heaviest:
+                of_pixel[of_pixel > of_pixel.median()] = heaviest
+            extra["pixel_weight"] = _place(of_pixel, dtype, device, layout)
         args = _place(logits(shape, kind, seed), dtype, device, layout), _place(target, labels_dtype, device, layout)
         return args, extra
 
@@ -151,6 +166,10 @@ def _argmax_extra() -> Iterator[Case]:
     make = maps((1, 257, 5, 6), (13, 19), dtype=torch.int16)
     yield Case("upsample_argmax", "c257_int16", make, tags=frozenset({"odd"}), band=argmax_band)
 
+    # Where kernels begin to look for the maximum there is a number below which -inf alone lies.
+    make = least((1, 3, 3, 4), (6, 8), return_confidence=True)
+    yield Case("upsample_argmax", "confidence_least", make, tags=frozenset({"degenerate"}))
+
 
 def _threshold_extra() -> Iterator[Case]:
     for level in (0.5, -1.25):
@@ -193,6 +212,8 @@ def _loss_extra() -> Iterator[Case]:
     yield row("ignore_none", labels_dtype=torch.int8, ignore_index=255)
     yield row("c257", shape=(1, 257, 6, 9), labels_dtype=torch.int16, ignore_index=-1)
     yield row("minus_inf_none", "degenerate", size=(24, 36), kind="minus_inf", reduction="none")
+    make = loss((2, 7, 6, 9), (23, 35), pixel_weight=True, heaviest=float("inf"), reduction="none")
+    yield Case("upsample_cross_entropy", "pixel_weight_inf", make, (), frozenset({"degenerate"}), exponential=True)
     for reduction in ("mean", "sum", "none"):
         yield row(f"all_ignored_{reduction}", "degenerate", all_ignored=True, reduction=reduction)
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..layouts import reach_of
+
 
 class OutOfBounds(RuntimeError):
     """An access that no mask holds back, beside every tensor."""
@@ -17,7 +19,7 @@ def within(tensors: Iterable[Tensor]) -> Iterator[None]:
     """Raise where a load or a store of a kernel leaves these tensors: loads too, whose values nothing may use."""
     from triton.runtime.interpreter import InterpreterBuilder as builder
 
-    spans = [_span(x) for x in tensors if x.numel()]
+    spans = [(x.data_ptr(), x.data_ptr() + reach_of(x) * x.element_size()) for x in tensors]
     methods = {name: getattr(builder, name) for name in ("create_masked_load", "create_masked_store")}
 
     def checked(method: Any, mask_at: int) -> Any:
@@ -39,9 +41,3 @@ def within(tensors: Iterable[Tensor]) -> Iterator[None]:
     finally:
         for name, method in methods.items():
             setattr(builder, name, method)
-
-
-def _span(x: Tensor) -> tuple[int, int]:
-    """Addresses from the first element to behind the last."""
-    reach = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
-    return x.data_ptr(), x.data_ptr() + reach * x.element_size()

@@ -8,13 +8,12 @@ once more backwards, to the same bits.
 
 import argparse
 import json
-import mmap
 import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,14 @@ import torch
 from torch import Tensor
 
 from ..case import Case
-from ..check import inputs_of, judge, run_inputs
-from ..layouts import LAYOUTS, poison
-from ..selftest import Outcome, selftest
+from ..layouts import FAR, LAYOUTS, REACH, poison, reach_of, sparse
+from ..selftest import Job, Outcome, selftest
 from .bounds import within
 from .kernels import TooLarge, launched, rows, use_kernels
 
 PATH = "triton/interpreter"
 PROGRAMS = 48  # of one launch: half a second
 FENCE = 4096  # elements, more than any tile
-FAR = 2**31  # elements from the first source row to the last
-_SPARSE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
 @dataclass(frozen=True)
@@ -83,21 +79,24 @@ def interpret(
 
 def _fenced(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A copy of x with its strides, and the fences before and behind it."""
-    reach = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
-    size = reach + 2 * FENCE
-    if reach < FAR:
+    size = reach_of(x) + 2 * FENCE
+    if size < REACH:
         buffer = torch.full((size,), poison(x.dtype), dtype=x.dtype)
     else:
-        buffer = torch.frombuffer(mmap.mmap(-1, size * x.element_size(), flags=_SPARSE), dtype=x.dtype)
+        buffer = sparse(size, x.dtype)
         buffer[:FENCE] = buffer[-FENCE:] = poison(x.dtype)
     return buffer.as_strided(x.shape, x.stride(), FENCE).copy_(x), buffer[:FENCE], buffer[-FENCE:]
+
+
+def _tensors(launch: Any) -> dict[str, Tensor]:
+    return {name: x for name, x in launch.arguments.items() if isinstance(x, Tensor)}
 
 
 def run_fenced(launch: Any) -> None:
     """A launch on copies of its tensors between fences, which no access may leave."""
     if launch.programs > PROGRAMS:
         raise TooLarge
-    tensors = {name: x for name, x in launch.arguments.items() if isinstance(x, Tensor)}
+    tensors = _tensors(launch)
     fenced = {name: _fenced(x) for name, x in tensors.items()}
     moved = {name: copy for name, (copy, _, _) in fenced.items()}
     with within(moved.values()):
@@ -110,38 +109,40 @@ def run_fenced(launch: Any) -> None:
                 raise AssertionError(f"the kernel wrote {where} {name}")
 
 
+def run_ends(launch: Any) -> None:
+    """The first and the last program of a launch of any size, which may not leave its tensors."""
+    ends = (0, launch.programs - 1)
+    with within(_tensors(launch).values()), numbered(lambda x, programs: ends[x]):
+        launch.kernel[(len(ends),)](**launch.arguments, **launch.options)
+
+
 @contextmanager
-def backwards() -> Iterator[None]:
-    """The last program of a grid first: no result may depend on which program writes a place last."""
+def numbered(by: Callable[[int, int], int]) -> Iterator[None]:
+    """Program x of n takes the part of program `by(x, n)`."""
     from triton.runtime.interpreter import InterpreterBuilder as builder
 
-    forwards = builder.set_grid_idx
+    plain = builder.set_grid_idx
 
-    def turned(self: Any, x: int, y: int, z: int) -> None:
-        forwards(self, self.grid_dim[0] - 1 - x, y, z)
+    def renumbered(self: Any, x: int, y: int, z: int) -> None:
+        self.grid_idx = by(x, self.grid_dim[0]), y, z
 
-    builder.set_grid_idx = turned
+    builder.set_grid_idx = renumbered
     try:
         yield
     finally:
-        builder.set_grid_idx = forwards
+        builder.set_grid_idx = plain
 
 
-def far(case: Case, dtype: torch.dtype) -> Outcome:
-    """A row whose source rows lie so far apart that offsets pass 2^31."""
-    (x, *args), kwargs = inputs_of(case, dtype)
-    c, h, w = x.shape[1:]
-    step = FAR // (h - 1) + 1
-    strides = (c * w, w, step, 1)
-    reach = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, strides, strict=True))
-    memory = torch.frombuffer(mmap.mmap(-1, reach * x.element_size(), flags=_SPARSE), dtype=dtype)
-    inputs = (memory.as_strided(x.shape, strides).copy_(x), *args), kwargs
-    fault = ""
-    try:
-        judge(case, dtype, run_inputs(case, inputs, dtype))
-    except (AssertionError, RuntimeError) as error:
-        fault = f"{type(error).__name__}: {error}"
-    return Outcome(case.name, _name(dtype), "far", (), True, fault)
+def backwards() -> AbstractContextManager[None]:
+    """The last program of a grid first: no result may depend on which program writes a place last."""
+    return numbered(lambda x, programs: programs - 1 - x)
+
+
+def far_jobs(cases: Iterable[Case]) -> list[Job]:
+    """The first row of each op that is tagged `smoke`, spread over 2^31 elements."""
+    firsts = {case.op: case for case in reversed(list(cases)) if "smoke" in case.tags}.values()
+    narrow = torch.bfloat16
+    return [(c, narrow if narrow in c.dtypes else c.dtypes[0], layout) for c in firsts for layout in FAR]
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -165,10 +166,9 @@ def _outcomes(cases: Sequence[Case], fast: bool) -> Iterator[Outcome | str]:
                     break
         if not ran:
             yield case.name
-    for op in sorted({case.op for case in cases}):
-        for case in [case for case in cases if case.op == op and "smoke" in case.tags][:1]:
-            _say({"case": case.name, "dtype": "bfloat16", "layout": "far"})
-            yield far(case, torch.bfloat16)
+    for case, dtype, layout in far_jobs(cases):
+        _say({"case": case.name, "dtype": _name(dtype), "layout": layout})
+        yield from selftest([case], PATH, layouts=[layout], dtypes=[dtype])
 
 
 def _say(line: Any) -> None:
