@@ -32,6 +32,8 @@ class Case:
         dtypes: what `dtype` may be for this row.
         exponential: whether floating results go through exp, which magnifies round-off.
         band: for integer results: how far each pixel is from a tie, and how near is near enough to differ.
+        backward: for an op whose backward reads its result, rounded to the dtype: `(inputs, result, upstream)`, all in
+            float64, to the gradients.
     """
 
     op: str
@@ -42,6 +44,7 @@ class Case:
     dtypes: tuple[torch.dtype, ...] = FLOATS
     exponential: bool = False
     band: Callable[[Inputs, torch.dtype, Tensor | None], Band] | None = None
+    backward: Callable[[Inputs, Tensor, Tensor], tuple[Tensor, ...]] | None = None
 
     def __post_init__(self) -> None:
         unknown = self.tags - TAGS
@@ -54,20 +57,20 @@ class Case:
         return f"{self.op}-{self.id}"
 
 
-def _tables() -> dict[str, tuple[Case, ...]]:
-    """Stem -> its rows."""
+def tables() -> dict[str, Any]:
+    """Stem -> the module with its rows."""
     from . import cases as stems
 
     names = [module.name for module in pkgutil.iter_modules(stems.__path__)]
-    return {name: importlib.import_module(f"{stems.__name__}.{name}").CASES for name in names}
+    return {name: importlib.import_module(f"{stems.__name__}.{name}") for name in names}
 
 
 def stem_of(op: str) -> str:
     """The stem whose table has rows of this op."""
-    return next(stem for stem, rows in _tables().items() if any(case.op == op for case in rows))
+    return next(stem for stem, table in tables().items() if any(case.op == op for case in table.CASES))
 
 
 def find_cases(op: str | None = None, *tags: str) -> list[Case]:
     """Rows of every stem, or those of one op, that have at least one of the tags (any, if none is given)."""
-    rows = [case for table in _tables().values() for case in table]
+    rows: list[Case] = [case for table in tables().values() for case in table.CASES]
     return [c for c in rows if op in (None, c.op) and (not tags or c.tags.intersection(tags))]

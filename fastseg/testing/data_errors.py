@@ -1,16 +1,46 @@
-"""Labels that are no class: what CUDA kernels make of them."""
+"""Values in the data that an op refuses, as a device does that cannot raise: it poisons the result.
+
+`python -m fastseg.testing.data_errors DEVICE` checks all of them, and prints how many there are.
+"""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .. import ops
+from .case import tables
 
-CLASSES, SIZE = 3, (37, 301)  # several blocks, whose last ones are not full
-FIRST, SECOND, LAST = (1, 2, 3), (1, 2, 4), (1, 30, 290)  # two in one warp, one in another block
+
+@dataclass(frozen=True)
+class DataError:
+    """A call whose data may hold what is refused. A stem lists its own as `DATA_ERRORS`, beside its `CASES`.
+
+    Args:
+        name: of the row.
+        argument: that the message names.
+        make: `(device, value) -> call`, with the value in several places of the data.
+        values: that are refused.
+        right: a value that is not.
+        first: index of the first place, which the message names.
+        poisoned: where the result must be NaN or the largest integer, and nowhere else; None: everywhere.
+    """
+
+    name: str
+    argument: str
+    make: Callable[[str, int], Callable[[], Tensor]]
+    values: tuple[int, ...]
+    right: int
+    first: tuple[int, ...]
+    poisoned: Callable[[], Tensor] | None = None
+
+
+def find_data_errors() -> dict[str, DataError]:
+    """Rows of every stem, by name."""
+    return {error.name: error for table in tables().values() for error in getattr(table, "DATA_ERRORS", ())}
 
 
 @contextmanager
@@ -24,58 +54,37 @@ def checked() -> Iterator[None]:
         os.environ["FASTSEG_CHECK"] = before
 
 
-def check_data_errors(device: str, value: int) -> None:
-    """Raise AssertionError unless bad labels poison every result, and the first raises under FASTSEG_CHECK=1.
-
-    Args:
-        device: where the kernels run.
-        value: the bad label.
-    """
-    x = torch.randn(2, CLASSES, 5, 150, generator=torch.Generator().manual_seed(0)).to(device)
-    dtype = torch.uint8 if value in range(128, 256) else torch.int16 if abs(value) < 128 else torch.int64
-    good = torch.zeros(2, *SIZE, dtype=dtype, device=device)
-    bad = good.clone()
-    for place in (LAST, SECOND, FIRST):
-        bad[place] = value
-    calls: dict[str, Callable[[], Tensor]] = {
-        "target": lambda: ops.upsample_cross_entropy(x, bad, ignore_index=100),
-        "target of the fused matrix": lambda: ops.confusion_matrix(x, bad, CLASSES, ignore_index=100),
-        "target of a matrix": lambda: ops.confusion_matrix(good, bad, CLASSES, ignore_index=100),
-        "prediction": lambda: ops.confusion_matrix(bad, good, CLASSES, ignore_index=100),
-    }
-    for what, call in calls.items():
-        result = call()
-        if not poisoned(result).all():
-            raise AssertionError(f"{what} {value} leaves the result as it is")
-        if result.dim() and not poisoned(ops.confusion_matrix(good, good, CLASSES, out=result)).all():
-            raise AssertionError(f"{what} {value} is forgotten when a right batch is added")
-        with checked():
-            try:
-                call()
-            except RuntimeError as error:
-                if f"{what.split()[0]} must" not in str(error) or f"got {value} at {list(FIRST)}" not in str(error):
-                    raise AssertionError(f"{what} {value}: {error}") from None
-            else:
-                raise AssertionError(f"{what} {value} does not raise")
-    _check_loss(x.requires_grad_(), bad)
-    ignored = good.clone()
-    ignored[LAST] = 100
-    with checked():  # what is right raises nothing
-        ops.upsample_cross_entropy(x, ignored, ignore_index=100)
-        if int(ops.confusion_matrix(good, ignored, CLASSES, ignore_index=100)[0, 0]) != good.numel() - 1:
-            raise AssertionError("the labels that are classes are not those that are counted")
+def check_data_error(error: DataError, device: str, value: int) -> None:
+    """Raise AssertionError unless a bad value poisons the result, raises under FASTSEG_CHECK=1, and a right one does
+    neither."""
+    what, call = f"{error.name} {value}", error.make(device, value)
+    got = is_poisoned(call()).cpu()
+    wanted = error.poisoned() if error.poisoned else torch.ones_like(got)
+    if not torch.equal(got, wanted):
+        raise AssertionError(f"{what}: {int(got.sum())} places are poisoned, not these {int(wanted.sum())}")
+    with checked():
+        if is_poisoned(error.make(device, error.right)()).any():
+            raise AssertionError(f"{error.name} {error.right}, which is right, poisons the result")
+        try:
+            call()
+        except RuntimeError as said:
+            if f"{error.argument} must" not in str(said) or f"got {value} at {list(error.first)}" not in str(said):
+                raise AssertionError(f"{what}: {said}") from None
+        else:
+            raise AssertionError(f"{what} does not raise")
 
 
-def _check_loss(x: Tensor, bad: Tensor) -> None:
-    """The loss of a bad pixel is NaN and no other; so are the gradients of the logits around it."""
-    loss = ops.upsample_cross_entropy(x, bad, ignore_index=100, reduction="none")
-    if not torch.equal(poisoned(loss), bad != 0):
-        raise AssertionError("the loss is NaN elsewhere than at the bad labels")
-    (gradient,) = torch.autograd.grad(loss, x, torch.ones_like(loss))
-    if not gradient[1].isnan().any(0)[0, 1] or gradient[0].isnan().any():
-        raise AssertionError("the gradient is NaN elsewhere than around the bad labels")
-
-
-def poisoned(result: Tensor) -> Tensor:
+def is_poisoned(result: Tensor) -> Tensor:
     """Where a result is NaN or the largest integer."""
     return result.isnan() if result.is_floating_point() else result == torch.iinfo(result.dtype).max
+
+
+def _main(device: str) -> None:
+    checks = [(error, value) for error in find_data_errors().values() for value in error.values]
+    for error, value in checks:
+        check_data_error(error, device, value)
+    print(len(checks))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastseg import _registry
+from fastseg.testing.data_errors import find_data_errors
 from fastseg.testing.ladder import host, toolchain
-from fastseg.testing.ladder.mutant_runs import BAD_LABELS
 from fastseg.testing.ladder.rows import Selection, run_apart
 from fastseg.testing.ladder.sources import ROOT
 
@@ -19,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(bool(host.why_not()), reason=f"CUDA kernels are compiled for the host: {host.why_not()}"),
     pytest.mark.xdist_group("host"),
 ]
-CUDA = ("upsample_argmax", "upsample_softmax", "upsample_cross_entropy", "confusion_matrix")
+CUDA = {name for name, op in _registry.OPS.items() if not op.triton}
 NARROW = ("float32", "bfloat16", "uint8")
 
 
@@ -27,7 +28,7 @@ def faults(selection: Selection, sanitizer: str = "") -> list[str]:
     """What is wrong with these rows; at least one kernel must have run on each op's rows."""
     outcomes = list(host.run(selection, sanitizer))
     ran = {outcome.case.split("-")[0] for outcome in outcomes if outcome.ran}
-    assert ran >= set(selection.ops or CUDA)
+    assert ran >= CUDA & {case.op for case in selection.cases()}
     return [f"{o.case} {o.dtype} {o.layout}: {o.fault}" for o in outcomes if o.fault]
 
 
@@ -42,6 +43,13 @@ def test_odd_and_degenerate_rows() -> None:
 @pytest.mark.parametrize("sanitizer", host.SANITIZERS[1:])
 def test_rows_under_sanitizers(sanitizer: str) -> None:
     assert faults(Selection(host.PATH, tags=("smoke",), dtypes=NARROW), sanitizer) == []
+
+
+def test_every_op_that_is_not_tritons_has_a_kernel_on_the_host() -> None:
+    code = "from fastseg.testing.selftest import kernels; print(*kernels('cpu'))"
+    environment = {**os.environ, **host.environment(host.build())}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert set(said.stdout.split()) == CUDA
 
 
 def included(*command: object) -> set[Path]:
@@ -63,6 +71,10 @@ def test_what_runs_on_the_host_is_what_nvcc_compiles() -> None:
         assert on_host - on_gpu == {Path("csrc/testing/cuda_on_host.h")}
         assert on_gpu - on_host <= {Path("csrc/common/current_stream.h")}  # of torch's streams, which the host has not
         kernels |= {path for path in on_host if path.name.endswith("kernel.cuh")}
+    # Nor is a kernel told which of the two compiles it: the wrappers alone are.
+    told = re.compile(r"__CUDACC__|__CUDA_ARCH__|__NVCC__|FASTSEG_MUTANTS")
+    files = {path.name for path in ROOT.glob("csrc/*/*.cuh") if told.search(path.read_text())}
+    assert files == {"kernel.cuh"}
     assert kernels == {path.relative_to(ROOT) for path in ROOT.glob("csrc/*/*kernel.cuh")}
     # And the library that the rows ran on was made of all of them.
     commands = (host.build().parent / "build.ninja").read_text()
@@ -79,11 +91,11 @@ def test_a_dead_process_is_the_fault_of_its_row() -> None:
 
 
 def test_data_errors_poison_or_raise() -> None:
-    code = "from fastseg.testing.data_errors import check_data_errors\n" + "".join(
-        f"check_data_errors('cpu', {value})\n" for value in BAD_LABELS
-    )
+    command = [sys.executable, "-m", "fastseg.testing.data_errors", "cpu"]
     environment = {**os.environ, **host.environment(host.build())}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= len(find_data_errors())
 
 
 OFFSET = """

@@ -1,16 +1,19 @@
 """Rows of the confusion matrix."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ... import ops
 from .. import bands
 from ..case import INTEGERS, Case, Inputs
+from ..data_errors import DataError
 from ..layouts import with_layout
 from ..signals import KINDS, labels, logits
-from .upsample import BENCH, CLASSES, EXACT, GEOMETRY, Make
+from .upsample import BENCH, CLASSES, EXACT, GEOMETRY, MISLABELLED, Make, mislabelled
 
 
 def _labels_dtype(classes: int) -> torch.dtype:
@@ -107,4 +110,20 @@ def _rows() -> Iterator[Case]:
             yield fused(f"{name}_{kind}", from_logits(shape, size, kind), "bench", "paper")
 
 
+def _counted(device: str, value: int, argument: str) -> Callable[[], Tensor]:
+    """Counts of a wrong batch, to which a right one is added: they stay poisoned."""
+    x, good, bad = mislabelled(device, value)
+    pair = {"target": (good, bad), "prediction": (bad, good), "fused target": (x, bad)}[argument]
+    count = partial(ops.confusion_matrix, num_classes=3, ignore_index=100)
+    return lambda: count(good, good, out=count(*pair))
+
+
+DATA_ERRORS = tuple(
+    DataError(f"counts of a {name}", name.split()[-1], partial(_counted, argument=name), **given)
+    for name, given in (
+        ("target", MISLABELLED),
+        ("prediction", {**MISLABELLED, "right": 2}),
+        ("fused target", MISLABELLED),
+    )
+)
 CASES: tuple[Case, ...] = tuple(_rows())

@@ -1,13 +1,17 @@
 """Rows of the upsample family."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ... import ops
+from ...reference import upsample as reference
 from .. import bands
 from ..case import Case, Inputs
+from ..data_errors import DataError
 from ..layouts import with_layout
 from ..signals import KINDS, labels, logits
 
@@ -121,13 +125,30 @@ def threshold_band(inputs: Inputs, dtype: torch.dtype, plain: Tensor | None) -> 
     return bands.threshold(x, size, options.get("align_corners", False), dtype, options.get("threshold", 0.0), plain)
 
 
+def softmax_backward(inputs: Inputs, output: Tensor, upstream: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of `upsample_softmax`, whose error relative to p is one relative to terms that may cancel."""
+    (x, _), options = inputs
+    align = options.get("align_corners", False)
+    return (reference.upsample_softmax_backward(upstream, output, x.shape[2], x.shape[3], align),)
+
+
 def _geometry(op: str, build: Callable[..., Make], grad: tuple[int, ...], band: Any, **options: Any) -> Iterator[Case]:
     """Every size, with and without align_corners; every number of classes; every kind of values; the timed rows."""
     prefix = "confidence_" if "return_confidence" in options else ""
+    backward = softmax_backward if op == "upsample_softmax" else None
 
     def row(id: str, make: Make, *tags: str, exact: bool = False) -> Case:
         chosen, exponential = frozenset(filter(None, tags)), op in EXPONENTIAL or bool(prefix)
-        return Case(op, prefix + id, make, grad, chosen, exponential=exponential, band=None if exact else band)
+        return Case(
+            op,
+            prefix + id,
+            make,
+            grad,
+            chosen,
+            exponential=exponential,
+            band=None if exact else band,
+            backward=backward,
+        )
 
     for name, shape, size, tag in GEOMETRY:
         yield row(name, build(shape, size, **options), tag)
@@ -218,6 +239,49 @@ def _loss_extra() -> Iterator[Case]:
         yield row(f"all_ignored_{reduction}", "degenerate", all_ignored=True, reduction=reduction)
 
 
+# Three classes; several blocks, whose last ones are not full; two bad labels in one warp, one in another block.
+MISLABELLED: dict[str, Any] = {"values": (3, 200, -5, 2**32 + 1, 1 - 2**32), "right": 100, "first": (1, 2, 3)}
+_PLACES = ((1, 30, 290), (1, 2, 4), (1, 2, 3))
+
+
+def mislabelled(device: str, value: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of three classes, right labels, and labels of which three are `value`."""
+    x = torch.randn(2, 3, 5, 150, generator=torch.Generator().manual_seed(0)).to(device)
+    dtype = torch.uint8 if value in range(128, 256) else torch.int16 if abs(value) < 128 else torch.int64
+    good = torch.zeros(2, 37, 301, dtype=dtype, device=device)
+    bad = good.clone()
+    for place in _PLACES:
+        bad[place] = value
+    return x, good, bad
+
+
+def _loss(device: str, value: int, reduction: str) -> Callable[[], Tensor]:
+    x, _, bad = mislabelled(device, value)
+    return lambda: ops.upsample_cross_entropy(x, bad, ignore_index=100, reduction=reduction)
+
+
+def _gradient(device: str, value: int) -> Callable[[], Tensor]:
+    """Of each image."""
+    x, _, bad = mislabelled(device, value)
+
+    def call() -> Tensor:
+        loss = ops.upsample_cross_entropy(x.requires_grad_(), bad, ignore_index=100, reduction="none")
+        return torch.autograd.grad(loss, x, torch.ones_like(loss))[0].sum((1, 2, 3))
+
+    return call
+
+
+DATA_ERRORS = (
+    DataError("loss", "target", partial(_loss, reduction="mean"), **MISLABELLED),
+    DataError(
+        "loss of each pixel",
+        "target",
+        partial(_loss, reduction="none"),
+        poisoned=lambda: mislabelled("cpu", 3)[2] != 0,
+        **MISLABELLED,
+    ),
+    DataError("gradient", "target", _gradient, poisoned=lambda: torch.tensor([False, True]), **MISLABELLED),
+)
 CASES: tuple[Case, ...] = (
     *_geometry("upsample_bilinear", maps, (0,), None),
     *_geometry("upsample_argmax", maps, (), argmax_band),

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 
 PROCESSES = 2
+HARNESS = "harness"
 
 
 def forked(work: Iterable[tuple[int, Callable[[], tuple[str, str]], float]]) -> Iterator[tuple[int, str, str]]:
@@ -23,6 +24,8 @@ def forked(work: Iterable[tuple[int, Callable[[], tuple[str, str]], float]]) -> 
             text = said.read()
         if text:
             how, why = json.loads(text)
+            if how == HARNESS:
+                raise RuntimeError(f"fastseg::forks: work {number} must return, got {why}")
             return number, how, why
         code = os.waitstatus_to_exitcode(status)
         if code == 0:
@@ -52,7 +55,10 @@ def _child(task: Callable[[], tuple[str, str]], pipe: int, seconds: float) -> No
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    how, why = task()
+    try:
+        how, why = task()
+    except BaseException as error:  # of ours: what a mutant does is a verdict of the task
+        how, why = HARNESS, f"{type(error).__name__}: {error}"
     if how:
         os.write(pipe, json.dumps((how, why[:500])).encode())
     os._exit(0)

@@ -1,18 +1,23 @@
 """Rung A: the CUDA kernels and their launchers, compiled for the host, on rows of the table, under sanitizers.
 
-`python -m fastseg.testing.ladder.host` runs all of it. What is compiled is what nvcc compiles: `csrc/*/*cuda.cu`, and
-the kernels that they include. The shim is in `csrc/testing`.
+`python -m fastseg.testing.ladder.host` runs all of it, `--help` says how to run a part. What is compiled is what nvcc
+compiles: `csrc/*/*cuda.cu`, and the kernels that they include. The shim is in `csrc/testing`.
 """
 
+import argparse
+import fcntl
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
 import torch
 
+from ..layouts import FAR
 from ..selftest import Outcome, jobs
 from . import toolchain
 from .rows import Selection, run_apart
@@ -21,11 +26,12 @@ from .sources import ROOT
 PATH = "cuda/host"
 SANITIZERS = ("", "address", "undefined", "thread")
 # What the whole rung runs: every row in every dtype on few blocks too, and what is small enough for the sanitizers.
+SMALL = ("smoke", "odd", "degenerate")
 WHOLE = {
-    "": Selection(PATH, layouts=(), backwards=True),
-    "address": Selection(PATH, tags=("smoke", "odd", "degenerate")),
-    "undefined": Selection(PATH, tags=("smoke", "odd", "degenerate")),
-    "thread": Selection(PATH, tags=("smoke", "odd"), dtypes=("float32", "bfloat16", "uint8")),
+    "": (Selection(PATH, layouts=(), backwards=True), Selection(PATH, tags=("smoke",), layouts=FAR)),
+    "address": (Selection(PATH, tags=SMALL),),
+    "undefined": (Selection(PATH, tags=SMALL), Selection(PATH, tags=("smoke",), layouts=("offset",))),
+    "thread": (Selection(PATH, tags=("smoke", "odd"), dtypes=("float32", "bfloat16", "uint8")),),
 }
 _OPTIONS = {
     # Fibers switch stacks, and Python's own leaks are not ours.
@@ -75,10 +81,13 @@ def build(sanitizer: str = "", sources: Path = ROOT / "csrc", folder: Path | Non
     }
     defines = [f"-D{name}={value}" for name, value in options.items()]
     configure = [_tool("cmake"), "-S", str(sources / "testing"), "-B", str(folder), "-G", "Ninja", *defines]
-    for command in (configure, [_tool("cmake"), "--build", str(folder)]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"fastseg::host: {sources} must compile, got {(done.stdout + done.stderr)[-3000:]}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two builds at once would spoil the folder
+        for command in (configure, [_tool("cmake"), "--build", str(folder)]):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"fastseg::host: {sources} must compile, got {(done.stdout + done.stderr)[-3000:]}")
     return folder / "libfastseg_host.so"
 
 
@@ -110,23 +119,38 @@ def run(selection: Selection, sanitizer: str = "", library: Path | None = None) 
     yield from run_apart(selection, environment(library, sanitizer), prefix(sanitizer))
 
 
-def main() -> int:
-    """Run the whole rung; 1 if anything is wrong, 3 if it cannot be run here."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the whole rung, or a part; 1 if anything is wrong or nothing was proved, 3 if it cannot be run here."""
     from rich.console import Console
     from rich.progress import track
 
+    parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description=__doc__)
+    names = {sanitizer or "values": sanitizer for sanitizer in WHOLE}
+    parser.add_argument("--under", choices=names, action="append", help="values alone, or a sanitizer; all by default")
+    parser.add_argument("--op")
+    parser.add_argument("--case", default="", help="part of the names of the rows")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args(arguments)
     if reason := why_not():
-        print(f"fastseg::host: {reason}", file=sys.stderr)
+        print(json.dumps({"reason": reason}) if asked.json else f"fastseg::host: {reason}", file=sys.stderr)
         return 3
-    wrong = 0
-    for sanitizer, selection in WHOLE.items():
-        planned = sum(1 for _ in jobs(selection.cases(), selection.layouts or None, selection.torch_dtypes()))
-        name, bar = sanitizer or "values", Console(stderr=True)
-        outcomes = list(track(run(selection, sanitizer), name, planned, console=bar, transient=True))
+    told: dict[str, list[Outcome]] = {}
+    for name in asked.under or names:
+        outcomes = told.setdefault(name, [])
+        for selection in WHOLE[names[name]]:
+            found = [case.name for case in selection.cases() if asked.op in (None, case.op) and asked.case in case.name]
+            chosen = replace(selection, names=tuple(found))
+            if found:
+                rows = run(chosen, names[name])
+                planned = sum(1 for _ in jobs(chosen.cases(), chosen.layouts or None, chosen.torch_dtypes()))
+                outcomes += track(rows, name, planned, console=Console(stderr=True), transient=True)
         faults = [f"{o.case} {o.dtype} {o.layout}: {o.fault}" for o in outcomes if o.fault]
-        print(*faults, f"{name}: {sum(o.ran for o in outcomes)} rows on the host, {len(faults)} wrong", sep="\n")
-        wrong += len(faults)
-    return int(wrong > 0)
+        if not asked.json:
+            print(*faults, f"{name}: {sum(o.ran for o in outcomes)} rows on the host, {len(faults)} wrong", sep="\n")
+    if asked.json:
+        print(json.dumps({name: [asdict(o) for o in outcomes] for name, outcomes in told.items()}))
+    proved = all(any(o.ran for o in outcomes) for outcomes in told.values())
+    return int(not proved or any(o.fault for outcomes in told.values() for o in outcomes))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import torch
 
 from .. import check
 from ..case import find_cases
-from ..data_errors import check_data_errors
+from ..data_errors import check_data_error, find_data_errors
 from ..selftest import deterministic, layouts_of, selftest
 from . import host, interpreted_runs
 from .forks import forked
@@ -36,8 +36,7 @@ FOREVER = 7200
 SPARE = 20  # seconds of the processor that a mutant has beyond ten times what its rows take
 NUMBERS = 8192  # of marks in csrc/testing/mutants.h
 DATA_ERRORS = "data errors"
-BAD_LABELS = (3, 200, -5, 2**32 + 1, 1 - 2**32)  # of three classes; the last are classes in 32 bits
-Job = tuple[str, str, str]  # case, dtype, layout
+Job = tuple[str, str, str]  # case, dtype, layout; or data errors, which, value
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def run(order: Order) -> Iterator[Verdict]:
 
 def find_jobs() -> list[Job]:
     """Small rows: every case in its first dtype, smoke and odd ones in all dtypes and layouts; and bad labels."""
-    jobs: list[Job] = [(DATA_ERRORS, str(value), "") for value in BAD_LABELS]
+    jobs: list[Job] = [(DATA_ERRORS, name, str(v)) for name, error in find_data_errors().items() for v in error.values]
     for case in find_cases():
         if not case.tags & {"bench", "paper"}:
             layouts = layouts_of(case)
@@ -127,7 +126,7 @@ def red(job: Job, rung: str) -> tuple[str, str]:
         if name == DATA_ERRORS:
             for order in (nullcontext, backwards):
                 with order():
-                    check_data_errors("cpu", int(dtype))
+                    check_data_error(find_data_errors()[dtype], "cpu", int(layout))
         elif rung == "values":
             (outcome,) = selftest([_cases()[name]], host.PATH, layouts=[layout], dtypes=[getattr(torch, dtype)],
                                   repeat=backwards)  # fmt: skip
