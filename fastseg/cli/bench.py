@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,7 +19,7 @@ def bench(
         list[str] | None, typer.Option(help="Row of the table of cases (repeatable); all timed rows.")
     ] = None,
     mode: Annotated[str, typer.Option(help="forward, backward or both.")] = "forward",
-    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Of the inputs: float32, bfloat16, uint8 ...")] = "float32",
     layout: Annotated[str, typer.Option(help="contiguous, channels_last, sliced or permuted.")] = "contiguous",
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 2,
     seconds: Annotated[float, typer.Option(min=0.0, help="How long to measure each row.")] = 4.0,
@@ -36,24 +36,31 @@ def bench(
     import torch
 
     from fastseg import testing
-    from fastseg.cli.errors import UserError, need_gpu
+    from fastseg.cli.errors import UserError, checked_file, need_gpu
     from fastseg.testing.bed import cpu_bed, cuda_bed
     from fastseg.testing.bench import best_rival, measure_row
-    from fastseg.testing.results import store
+    from fastseg.testing.results import load, store
 
     if device == "cuda":
         need_gpu()
-    if submit and not submit.parent.is_dir():
-        raise UserError(f"--submit must be in a folder that exists, got {submit}")
+    if submit and checked_file("--submit", submit).exists():
+        try:
+            load(submit)
+        except ValueError as error:
+            raise UserError(f"--submit must be a file of JSON lines, got {submit}: {error}") from error
     rows = [c for c in testing.find_cases(op) if c.id in case] if case else testing.find_cases(op, "bench")
     missing = set(case or ()) - {c.id for c in rows}
     if not rows or missing:
         known = sorted({c.op for c in testing.find_cases()} if not testing.find_cases(op) else
                        {c.id for c in testing.find_cases(op)})  # fmt: skip
         raise UserError(f"no such op or case: {', '.join(sorted(missing)) or op}; there are {', '.join(known)}")
-    number = getattr(torch, dtype, None)
-    if number not in testing.FLOATS or layout not in testing.LAYOUTS:
-        raise UserError(f"--dtype must be a floating dtype and --layout one of {', '.join(testing.LAYOUTS)}")
+    if layout not in testing.LAYOUTS:
+        raise UserError(f"--layout must be one of {', '.join(testing.LAYOUTS)}, got {layout}")
+    number: Any = getattr(torch, dtype, None)
+    for row in rows:
+        if number not in row.dtypes:
+            taken = ", ".join(str(d).removeprefix("torch.") for d in row.dtypes)
+            raise UserError(f"--dtype must be one of {taken} for {row.name}, got {dtype}")
 
     bed = cuda_bed(threads) if device == "cuda" else cpu_bed(threads)
     measured = []
@@ -62,6 +69,8 @@ def bench(
             lines = measure_row(row, mode, bed=bed, dtype=number, layout=layout, seconds=seconds, compiled=compiled)
         except AssertionError as error:
             raise UserError(f"check   {row.name}: FAIL, so no speed is shown: {error}") from error
+        except RuntimeError as error:
+            raise UserError(f"{row.name} must run on ours and on every rival, got {error}") from error
         if submit:
             store(submit, lines)
         measured.append(lines)

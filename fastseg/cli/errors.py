@@ -1,5 +1,7 @@
 """What a verb raises when the user has to change something."""
 
+from pathlib import Path
+
 import typer
 
 
@@ -9,18 +11,18 @@ class UserError(typer.TyperException):
     exit_code = 2
 
 
-class NoGpu(typer.TyperException):
-    """The verb needs a GPU and there is none: one line on stderr, exit code 3."""
+class Lacking(typer.TyperException):
+    """This machine lacks what the verb needs, a GPU or a compiler: one line on stderr, exit code 3."""
 
     exit_code = 3
 
 
 def need_gpu() -> None:
-    """Raise `NoGpu` with the reason where torch cannot use a GPU."""
+    """Raise `Lacking` with the reason where torch cannot use a GPU."""
     from fastseg.profiler.gpu import why_none
 
     if why := why_none():
-        raise NoGpu(f"this needs an NVIDIA GPU: {why}")
+        raise Lacking(f"this needs an NVIDIA GPU: {why}")
 
 
 def reason(error: OSError) -> str:
@@ -28,7 +30,8 @@ def reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-class Lacking(typer.TyperException):
-    """This machine lacks what the verb needs: one line on stderr, exit code 3."""
-
-    exit_code = 3
+def checked_file(option: str, path: Path) -> Path:
+    """A path that a file can be written to."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"{option} must be a file in a folder that exists, got {path}")
+    return path

@@ -39,6 +39,8 @@ def gpu_report(
         raise UserError(f"--arch must be one of {', '.join(map(str, ARCHS))}, got {arch}")
     if accept and not compile_:
         raise UserError("--accept must be given with --compile")
+    if device and not predict:
+        raise UserError("--device must be given with --predict")
     report = _compile(accept, as_json) if compile_ else None
     if report and report.faults:
         raise typer.Exit(1)
@@ -141,7 +143,9 @@ def _predict(dtype: str, names: list[str] | None, as_json: bool) -> None:
         table.add_column(name, justify="right")
     for case, mode, predicted in lines:
         table.add_row(f"{case.op} {mode} {case.id}", *(f"{p.ms:.3f} {p.bound[0]}" for p in predicted))
-    _show(table, "m: bound by memory; c: by arithmetic and the instructions around it")
+    blind = sorted({case.op for case, _, predicted in lines if not all(p.kernels for p in predicted)})
+    without = f"; without rows of the compilers, so at full occupancy: {', '.join(blind)}" if blind else ""
+    _show(table, "m: bound by memory; c: by arithmetic and the instructions around it" + without)
 
 
 def _show(table: "Table", legend: str) -> None:

@@ -31,7 +31,7 @@ def selftest(
     from rich.progress import track
 
     from fastseg import testing
-    from fastseg.cli.errors import UserError, need_gpu
+    from fastseg.cli.errors import UserError, checked_file, need_gpu
     from fastseg.testing import installation
 
     if device == "cuda":
@@ -41,8 +41,8 @@ def selftest(
     if not rows:
         raise UserError("no row of the table of cases has this --op, --case and --tag")
     path = output or (Path("fastseg_selftest.json") if device == "cuda" else None)
-    if path and not path.parent.is_dir():
-        raise UserError(f"--output must be in a folder that exists, got {path}")
+    if path:
+        checked_file("--output", path)
     plan = installation.Plan(rows, device)
     bar = track(plan, "selftest", len(plan), console=Console(stderr=True), disable=as_json, transient=True)
     outcomes = list(bar)

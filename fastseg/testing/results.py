@@ -31,10 +31,17 @@ def write(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def load(path: Path) -> list[Row]:
+    """Rows of a file of JSON lines, none where there is no file."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if wrong := [row for row in rows if not isinstance(row, dict)]:
+        raise ValueError(f"a line must be an object, got {wrong[0]!r}")
+    return rows
+
+
 def store(path: Path, rows: Sequence[Row]) -> None:
     """Append rows to a file of JSON lines; a row with the same key is replaced."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = {key_of(row): row for row in (*map(json.loads, lines), *rows)}
+    kept = {key_of(row): row for row in (*load(path), *rows)}
     write(path, "".join(json.dumps(row) + "\n" for row in kept.values()))
 
 

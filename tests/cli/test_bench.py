@@ -189,6 +189,21 @@ def test_submitted_rows_are_appended_once(run: Run, with_gpu: Bed, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["confusion_matrix", "--case", "labels_square"], "--dtype must be one of uint8, int8"),
+        (["upsample_argmax", "--case", "no_pixels"], "upsample_argmax-no_pixels must run"),
+        (["upsample_argmax", "--case", "x2", "--layout", "rows"], "got rows"),
+        (["upsample_argmax", "--case", "x2", "--submit", __file__], "must be a file of JSON lines"),
+        (["upsample_argmax", "--case", "x2", "--submit", Path(__file__).parent], "must be a file in a folder"),
+    ],
+)
+def test_mistakes(run: Run, options: list[Any], said: str) -> None:
+    result = run("bench", *options, "--seconds", "0", "--no-compiled")
+    assert result.exit_code == 2 and said in result.stderr and result.stderr.count("\n") == 1
+
+
 def test_another_gpu_is_another_row(tmp_path: Path) -> None:
     row = dict.fromkeys(("op", "case", "mode", "backend", "isa", "threads", "dtype", "layout", "cpu"), "x")
     for device in ("GPU 1", "GPU 2"):

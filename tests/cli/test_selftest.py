@@ -149,6 +149,7 @@ def test_a_driver_that_sees_no_device(cuda_build: pytest.MonkeyPatch) -> None:
     [
         (["--op", "upsample_cubic"], "no row of the table of cases"),
         (["-o", "nowhere/report.json"], "in a folder that exists"),
+        (["-o", "."], "must be a file"),
         (["--device", "tpu"], "'tpu' is not one of"),
     ],
 )

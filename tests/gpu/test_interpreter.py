@@ -1,6 +1,7 @@
 """Rung B: Triton kernels in the interpreter agree with the truth, and broken copies of them do not."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,42 @@ def test_a_broken_copy_is_caught(name: str, tmp_path: Path) -> None:
     case = "upsample_threshold-ties_x2" if name == "threshold" else "upsample_bilinear-x2"
     report = interpret(pattern=case, first=True, kernels=broken(tmp_path, name))
     assert report.faults and BROKEN[name][3] in report.faults[0], report.faults
+
+
+PROBE = """
+import torch
+import triton
+import triton.language as tl
+from fastseg.testing.ladder.bounds import within
+
+@triton.jit
+def add(x, size):
+    at = tl.arange(0, 8)
+    tl.atomic_add(x + at, 1, at < size)
+
+@triton.jit
+def swap(x, size):
+    tl.atomic_cas(x + size - 1, 0, 1)
+
+room = torch.zeros(16, dtype=torch.int32)  # what lies behind the tensor of the launch
+for kernel in (add, swap):
+    for size, leaves in ((4, False), (5, True)):
+        try:
+            with within([room[:4]]):
+                kernel[(1,)](room, size)
+        except Exception as error:
+            assert leaves and "leave the tensors" in str(error), error
+        else:
+            assert not leaves, kernel
+"""
+
+
+def test_atomics_stay_in_their_tensors(tmp_path: Path) -> None:
+    (tmp_path / "probe.py").write_text(PROBE)
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [sys.executable, str(tmp_path / "probe.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_command_counts_and_fails() -> None:

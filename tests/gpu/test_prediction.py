@@ -97,6 +97,7 @@ def test_the_report_prints_rows_and_predictions() -> None:
 
 @pytest.mark.parametrize(
     "wrong", [["--arch", "91"], ["--kernel", "nothing*"], ["--predict", "--device", "GPU"], ["--accept"],
+              ["--device", "T4"],
               ["--predict", "--dtype", "int8"]],
 )  # fmt: skip
 def test_wrong_calls_of_the_report_are_refused(wrong: list[str]) -> None:

@@ -7,7 +7,6 @@
 import argparse
 import importlib
 import json
-import os
 import pkgutil
 import shutil
 import sys
@@ -18,6 +17,8 @@ from typing import Any
 
 from rich.progress import Progress
 
+from ... import _triton
+from .. import results
 from . import host, interpreted_mutants, mutant_runs
 from .mutant_runs import Order, Verdict
 from .mutants import Mutant, keys, mutated
@@ -129,15 +130,12 @@ def row_of(path: Path, verdicts: Sequence[tuple[Mutant, str]]) -> Row:
 
 def load(path: Path = RESULTS) -> dict[str, Row]:
     """The stored lines by file."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return {row["file"]: row for row in map(json.loads, lines)}
+    return {row["file"]: row for row in results.load(path)}
 
 
 def save(rows: Iterable[Row], path: Path = RESULTS) -> None:
     """The whole file or nothing."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["file"])))
-    os.replace(temporary, path)
+    results.write(path, "".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["file"])))
 
 
 def tally(rows: Iterable[Row]) -> tuple[int, int]:
@@ -188,8 +186,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asked.stem in (None, path.parent.name if path.suffix == ".cuh" else path.stem)
         and (asked.all or rows.get(name_of(path), {}).get("sha256") != digest(path))
     ]
+    cuda = [path for path in chosen if path.suffix == ".cuh"]
+    if reason := (cuda and host.why_not()) or (chosen != cuda and _triton.why_not):
+        print(f"fastseg::mutation: {reason}", file=sys.stderr)
+        return 3
     with Progress() as progress:
-        cuda = [path for path in chosen if path.suffix == ".cuh"]
         verdicts = list(run_cuda(cuda, ROOT / "build" / "mutants", progress)) if cuda else []
         for path in chosen:
             if path.suffix == ".py":

@@ -102,7 +102,7 @@ def sanitize(cases: list[Case]) -> tuple[int, list[str], list[str]]:
                         faults += [f"{case.name} {dtype} {layout}: {fault}" for fault in watch.faults()]
                         break
                 else:
-                    left_out.append(f"{case.name} {dtype}")
+                    left_out.append(f"{case.name} {str(dtype).removeprefix('torch.')}")
     return watch.launches, faults, left_out
 
 

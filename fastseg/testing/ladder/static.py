@@ -1,11 +1,11 @@
 """Every GPU kernel as machine code for every architecture: rows of what the compilers made, judged by the gates."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import results
 from . import toolchain
 from .crosscompile import Compilation, compile_all
 from .devices import ARCHS
@@ -28,15 +28,12 @@ class Report:
 
 def load(path: Path = RESULTS) -> list[Row]:
     """The stored rows; none where there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return results.load(path)
 
 
 def save(rows: Iterable[Row], path: Path = RESULTS) -> None:
     """Write rows sorted, the whole file or nothing."""
-    ordered = sorted(rows, key=_key)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in ordered))
-    os.replace(temporary, path)
+    results.write(path, "".join(json.dumps(row) + "\n" for row in sorted(rows, key=_key)))
 
 
 def _key(row: Row) -> tuple[str, int]:
