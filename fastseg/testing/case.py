@@ -18,6 +18,10 @@ TAGS = frozenset({"smoke", "odd", "paper", "bench", "degenerate"})
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
+def _one(inputs: Inputs) -> int:
+    return 1
+
+
 @dataclass(frozen=True)
 class Case:
     """One call of one op, for tests, benchmarks and `fastseg bench` alike.
@@ -31,6 +35,9 @@ class Case:
             `bench` rows are timed; `degenerate` rows are empty, constant, all-ignored or not finite.
         dtypes: what `dtype` may be for this row.
         exponential: whether floating results go through exp, which magnifies round-off.
+        counts: whether integer results are counts of pixels, of which a tie moves one.
+        terms: how many terms the sum behind a gradient has.
+        pixels: how many entries of a gradient have errors that are independent, which bounds its bias.
         band: for integer results: how far each pixel is from a tie, and how near is near enough to differ.
         backward: for an op whose backward reads its result, rounded to the dtype: `(inputs, result, upstream)`, all in
             float64, to the gradients.
@@ -43,6 +50,9 @@ class Case:
     tags: frozenset[str] = frozenset()
     dtypes: tuple[torch.dtype, ...] = FLOATS
     exponential: bool = False
+    counts: bool = False
+    terms: Callable[[Inputs], float] = _one
+    pixels: Callable[[Inputs], int] = _one
     band: Callable[[Inputs, torch.dtype, Tensor | None], Band] | None = None
     backward: Callable[[Inputs, Tensor, Tensor], tuple[Tensor, ...]] | None = None
 

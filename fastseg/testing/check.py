@@ -57,11 +57,8 @@ class Truth:
         return floor(dtype, max((1, *x.shape[2:])), through_exp)
 
     def gradient_floor(self, dtype: torch.dtype) -> float:
-        """The same for a gradient, which sums the outputs of the four cells around a source pixel."""
-        x = self.inputs[0][0]
-        height, width = self.size
-        ratio = height * width / max(1, x.shape[2] * x.shape[3])
-        return self.floor(dtype) + sum_floor(dtype, 4 * ratio)
+        """The same for a gradient, which is a sum."""
+        return self.floor(dtype) + sum_floor(dtype, self.case.terms(self.inputs))
 
     def gradients(self, got: Run) -> list[tuple[Tensor, Tensor]]:
         """The gradients that are right, and plain PyTorch's, in float64."""
@@ -76,20 +73,6 @@ class Truth:
         """Error granted to a result in the dtype that it was computed in, before it was rounded to a narrow one."""
         finite = exact[exact.isfinite()]
         return self.floor(compute_dtype(self.dtype)) * float(finite.abs().max()) if finite.numel() else 0.0
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the result."""
-        given = self.inputs[0][1]
-        height, width = given.shape[1:] if isinstance(given, Tensor) else given
-        return height, width
-
-    @property
-    def pixels(self) -> int:
-        """Of the source or of the result, whichever has fewer."""
-        x = self.inputs[0][0]
-        height, width = self.size
-        return int(x.shape[0] * min(x.shape[2] * x.shape[3], height * width))
 
     @cached_property
     def band(self) -> Band | None:
@@ -153,7 +136,7 @@ def judge(case: Case, dtype: torch.dtype, got: Run) -> None:
     """Raise AssertionError unless `got` is right: against float64, and float32 integers also against plain PyTorch."""
     right = truth(case, dtype)
     by_reference = any(path.endswith(":reference") for path in got.paths[:1])  # the forward; a backward comes after it
-    compare = asserts.assert_counts if case.op == "confusion_matrix" else asserts.assert_pixels
+    compare = asserts.assert_counts if case.counts else asserts.assert_pixels
     rows = zip(got.outputs, right.exact.outputs, right.plain.outputs, strict=True)
     for i, (value, exact, plain) in enumerate(rows):
         what = f"{case.name} {dtype} result {i}"
@@ -168,7 +151,7 @@ def judge(case: Case, dtype: torch.dtype, got: Run) -> None:
             compare(value, plain, lambda: right.plain_band, what + " against PyTorch")
     for i, (value, (exact, plain)) in enumerate(zip(got.gradients, right.gradients(got), strict=True)):
         what = f"{case.name} {dtype} gradient {i}"
-        asserts.assert_gradient(value, exact, plain, right.gradient_floor(value.dtype), right.pixels, what)
+        asserts.assert_gradient(value, exact, plain, right.gradient_floor(value.dtype), case.pixels(right.inputs), what)
 
 
 def assert_paths(got: Run, expected: str) -> None:

@@ -75,11 +75,11 @@ def _rows() -> Iterator[Case]:
     op = "confusion_matrix"
 
     def counted(id: str, make: Make, *tags: str) -> Case:
-        return Case(op, f"labels_{id}", make, tags=frozenset(tags), dtypes=INTEGERS)
+        return Case(op, f"labels_{id}", make, tags=frozenset(tags), dtypes=INTEGERS, counts=True)
 
     def fused(id: str, make: Make, *tags: str, exact: bool = False) -> Case:
         chosen = frozenset(filter(None, tags))
-        return Case(op, f"logits_{id}", make, tags=chosen, band=None if exact else band)
+        return Case(op, f"logits_{id}", make, tags=chosen, counts=True, band=None if exact else band)
 
     yield counted("square", from_labels((2, 13, 37), 7), "smoke")
     yield counted("add", from_labels((1, 9, 31), 19, add=True), "odd")

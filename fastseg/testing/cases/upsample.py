@@ -113,6 +113,27 @@ def loss(
     return make
 
 
+def _areas(inputs: Inputs) -> tuple[int, int]:
+    """Pixels of a source map and of the result."""
+    x, given = inputs[0][:2]
+    height, width = given.shape[1:] if isinstance(given, Tensor) else given
+    return x.shape[2] * x.shape[3], height * width
+
+
+def terms(inputs: Inputs) -> float:
+    """A gradient sums the outputs of the four cells around a source pixel."""
+    source, result = _areas(inputs)
+    return 4 * result / max(1, source)
+
+
+def pixels(inputs: Inputs) -> int:
+    """Of the source or of the result, whichever has fewer."""
+    return int(inputs[0][0].shape[0]) * min(_areas(inputs))
+
+
+SUMS: dict[str, Any] = {"terms": terms, "pixels": pixels}
+
+
 def argmax_band(inputs: Inputs, dtype: torch.dtype, plain: Tensor | None) -> bands.Band:
     """Tie band of `upsample_argmax(logits, size, align_corners=...)`."""
     (x, size), options = inputs
@@ -148,6 +169,7 @@ def _geometry(op: str, build: Callable[..., Make], grad: tuple[int, ...], band: 
             exponential=exponential,
             band=None if exact else band,
             backward=backward,
+            **SUMS,
         )
 
     for name, shape, size, tag in GEOMETRY:
@@ -177,7 +199,7 @@ def _geometry(op: str, build: Callable[..., Make], grad: tuple[int, ...], band: 
                 # No goal speaks of the gradient of softmax, and its truth takes minutes at this size.
                 timed = () if op == "upsample_softmax" else grad
                 marks = frozenset({"bench", "paper"})
-                yield Case(op, f"{name}_{kind}", make, timed, marks, exponential=op in EXPONENTIAL, band=band)
+                yield Case(op, f"{name}_{kind}", make, timed, marks, exponential=op in EXPONENTIAL, band=band, **SUMS)
 
 
 def _argmax_extra() -> Iterator[Case]:
@@ -214,7 +236,7 @@ def _loss_extra() -> Iterator[Case]:
         **options: Any,
     ) -> Case:
         make = loss(shape, size, **options)
-        return Case("upsample_cross_entropy", id, make, (0,), frozenset(tags), exponential=True)
+        return Case("upsample_cross_entropy", id, make, (0,), frozenset(tags), exponential=True, **SUMS)
 
     for reduction in ("sum", "none"):
         yield row(reduction, "smoke", reduction=reduction)
