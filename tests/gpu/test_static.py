@@ -146,10 +146,18 @@ def test_a_source_that_does_not_compile_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("compiler", "breaks"), [("same", True), ("another", False)])
 def test_instructions_may_not_move_unnoticed(probe: Source, rows: dict[str, Row], compiler: str, breaks: bool) -> None:
     name = next(iter(rows.values()))["compiler"] if compiler == "same" else "nvcc 1.0"
-    stored = [{**row, "instructions": 2 * row["instructions"], "compiler": name} for row in rows.values()]
+    stored = [{**row, "baseline": 2 * row["instructions"], "compiler": name} for row in rows.values()]
     report = static.check([probe], [90], gates=[replace(LOOSE, barriers=1)], stored=stored)
     moved = [line for line in (report.faults if breaks else report.notes) if "instructions became" in line]
     assert len(moved) == 4 and len(report.faults) == (5 if breaks else 1)  # one kernel uses local memory
+
+
+def test_small_steps_add_up(probe: Source, rows: dict[str, Row]) -> None:
+    """What is compared with is what was accepted, not what was compiled last."""
+    stored = [{**row, "baseline": row["instructions"] + 1} for row in rows.values()]
+    again = static.check([probe], [90], gates=[replace(LOOSE, barriers=1)], stored=stored).rows
+    assert [row["baseline"] for row in again] == [row["baseline"] for row in sorted(stored, key=lambda r: r["kernel"])]
+    assert all(row["instructions"] < row["baseline"] for row in again)
 
 
 def test_stale_rows_are_told(monkeypatch: pytest.MonkeyPatch, probe: Source, rows: dict[str, Row]) -> None:

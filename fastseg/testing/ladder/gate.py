@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 Row = dict[str, Any]
-DRIFT = 0.2  # of the number of instructions, against the stored row
+DRIFT = 0.2  # of the number of instructions, against the stored baseline
 SHARED = 48 << 10  # bytes of shared memory of a block, static and dynamic, that need not be asked for
 TENSOR_CORES_FROM = 80
 
@@ -92,5 +92,5 @@ def wide_share(counts: Mapping[str, int], width: int) -> float:
 
 
 def drift(row: Row, stored: Row) -> float:
-    """How far the number of instructions is from the stored one, relative to that."""
-    return float(abs(row["instructions"] - stored["instructions"]) / stored["instructions"])
+    """How far the number of instructions is from the baseline of the stored row, relative to that."""
+    return float(abs(row["instructions"] - stored["baseline"]) / stored["baseline"])

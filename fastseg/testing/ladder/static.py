@@ -54,7 +54,8 @@ def check(
         sources: what to compile.
         archs: for which architectures.
         gates: the promises (those of every stem); one that holds for no kernel is a fault.
-        stored: rows to compare the number of instructions with; a row of another compiler gives a note, not a fault.
+        stored: rows whose baseline the number of instructions is compared with, and which is kept; a row of another
+            compiler gives a note, not a fault, and a new baseline.
         done: hears of every compilation as it ends.
     """
     sources = find_sources() if sources is None else sources
@@ -73,12 +74,16 @@ def check(
             continue
         report.faults += [f"{name}: {fault}" for fault in judge(row, gate)]
         before = old.get(_key(row))
-        if before and drift(row, before) >= DRIFT:
-            moved = f"{name}: {before['instructions']} instructions became {row['instructions']}"
-            same = before["compiler"] == row["compiler"]
+        if not before:
+            continue
+        same = before["compiler"] == row["compiler"]
+        moved = f"{name}: {before['baseline']} instructions became {row['instructions']}"
+        if drift(row, before) >= DRIFT:
             (report.faults if same else report.notes).append(
                 moved if same else f"{moved} ({before['compiler']} became {row['compiler']})"
             )
+        if same:  # small steps add up
+            row["baseline"] = before["baseline"]
     if not any(one.fault for one in compilations):
         kernels = {row["kernel"] for row in report.rows}
         report.faults += [f"{pattern}: the gate holds for no kernel" for pattern in unused(kernels, gates)]
@@ -105,6 +110,7 @@ def rows_of(compilations: Iterable[Compilation], gates: Sequence[Gate]) -> list[
                 "spills": code.spills,
                 "occupancy": 0.0,
                 "instructions": code.instructions,
+                "baseline": code.instructions,
                 "loop_instructions": code.loop_instructions,
                 "loop_flops": code.loop_flops,
                 "loads": {str(width): count for width, count in code.loads.items()},
