@@ -123,7 +123,7 @@ def upsample(
     program = tl.program_id(0)
     tile = program % tiles
     cell = program // tiles % source_height
-    plane = (first_plane + program // tiles // source_height).to(tl.int64)
+    plane = tl.cast(first_plane, tl.int64) + program // tiles // source_height
 
     last = source_height - 1
     begin = tl.where(cell == 0, 0, _first(cell, source_height, height, ALIGN_CORNERS))

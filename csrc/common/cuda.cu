@@ -24,16 +24,14 @@ Stream::Stream(const Tensor& like) : guard_(like.get_device_index()) {
   stream_ = (cudaStream_t)stream;
 }
 
-void Stream::check(cudaError_t error) {
-  if (error != cudaSuccess)
-    fail("cuda", "a kernel",
-         "start (`fastseg doctor` shows what the library was built for) after kernels without a fault, got ",
-         cudaGetErrorString(error));
+void Stream::check(cudaError_t error, const char* rule) {
+  if (error != cudaSuccess) fail("cuda", "a kernel", rule, ", got ", cudaGetErrorString(error));
 }
 
 void Stream::read(void* to, const void* from, int64_t bytes) const {
-  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_));
-  check(cudaStreamSynchronize(stream_));
+  constexpr const char* kRule = "end without a fault";
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), kRule);
+  check(cudaStreamSynchronize(stream_), kRule);
 }
 
 #else

@@ -42,7 +42,7 @@ class Stream {
 #if defined(__CUDACC__)
     const int64_t grid = std::min<int64_t>(blocks, 2147483647);
     kernel<<<unsigned(grid), threads, dynamic_bytes, stream_>>>(arguments...);
-    check(cudaGetLastError());
+    check(cudaGetLastError(), "start (`fastseg doctor` shows what the library was built for)");
 #else
     host::launch(std::min(blocks, host::most_blocks()), threads, dynamic_bytes, [=] { kernel(arguments...); });
 #endif
@@ -53,7 +53,7 @@ class Stream {
 
 #if defined(__CUDACC__)
  private:
-  static void check(cudaError_t error);
+  static void check(cudaError_t error, const char* rule);
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_ = nullptr;
 #endif

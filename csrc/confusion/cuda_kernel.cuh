@@ -1,9 +1,9 @@
 // Confusion matrices: pairs of target and prediction, counted in shared memory.
 //
-// Each block has a histogram of int32 in shared memory, each thread the length of its current run of equal pairs, so
-// that smooth labels cost one atomic for a run and not for a pixel. Blocks add their histograms to int64 counts;
-// integers, so that any order gives the same. More than 108 classes, or 2^32 pixels and more, which an int32 could not
-// count, are counted in device memory.
+// Each block has a histogram of 32 bits a cell in shared memory, each thread the length of its current run of equal
+// pairs, so that smooth labels cost one atomic for a run and not for a pixel. Blocks add their histograms to int64
+// counts; integers, so that any order gives the same. More than 108 classes, or 2^32 pixels and more, which one block
+// may meet, are counted in device memory.
 //
 // Reads a target and a prediction for each pixel, 16 labels of a byte at a time, and little else; from logits the
 // prediction is a label of upsample/argmax_kernel.cuh that is never stored.

@@ -253,7 +253,7 @@ void launch(int64_t blocks, int threads, size_t dynamic_bytes, const std::functi
   const char* order = getenv("FASTSEG_HOST_ORDER");
   const bool backwards = order && !strcmp(order, "backwards");
   const char* ends = getenv("FASTSEG_HOST_ENDS");
-  const int64_t step = ends && *ends ? std::max<int64_t>(blocks - 1, 1) : 1;
+  const int64_t step = ends && !strcmp(ends, "1") ? std::max<int64_t>(blocks - 1, 1) : 1;
   work = &body;
   running.assign(threads, nullptr);
   fault.clear();
