@@ -27,6 +27,7 @@ parity: $(PARITY)/installed ## compare with torchvision, torchmetrics, scikit-le
 gpu-check: $(VENV)/built $(VIZ)/installed ## prove the GPU kernels without a GPU: host, interpreter, machine code, mutants
 	$(VENV)/bin/python -m fastseg.testing.ladder.host
 	$(VENV)/bin/python -m fastseg.testing.ladder.interpreter
+	$(VENV)/bin/python -m pytest tests/gpu/test_limits.py $(PYTEST)
 	$(VIZ)/bin/python -m fastseg.testing.ladder.sanitizer
 	$(VIZ)/bin/python -m pytest tests/sanitizer $(PYTEST)
 	$(VENV)/bin/fastseg gpu-report --compile

@@ -54,6 +54,8 @@ def bench(
         known = sorted({c.op for c in testing.find_cases()} if not testing.find_cases(op) else
                        {c.id for c in testing.find_cases(op)})  # fmt: skip
         raise UserError(f"no such op or case: {', '.join(sorted(missing)) or op}; there are {', '.join(known)}")
+    if mode not in ("forward", "backward", "both"):
+        raise UserError(f"--mode must be forward, backward or both, got {mode}")
     if layout not in testing.LAYOUTS:
         raise UserError(f"--layout must be one of {', '.join(testing.LAYOUTS)}, got {layout}")
     number: Any = getattr(torch, dtype, None)

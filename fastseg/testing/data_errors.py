@@ -1,18 +1,26 @@
 """Values in the data that an op refuses, as a device does that cannot raise: it poisons the result.
 
-`python -m fastseg.testing.data_errors DEVICE` checks all of them, and prints how many there are.
+`python -m fastseg.testing.data_errors cuda` checks all of them there, `... cpu` those whose kernels run on the host, in
+an environment of `fastseg.testing.ladder.host`.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._trace import trace
 from .case import tables
+from .layouts import poison
+
+Result = Tensor | tuple[Tensor, ...]
+POISONING = ("cuda", "triton")  # kernels that cannot raise
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,7 @@ class DataError:
     """A call whose data may hold what is refused. A stem lists its own as `DATA_ERRORS`, beside its `CASES`.
 
     Args:
-        name: of the row.
+        name: of the row, unique within the stem.
         argument: that the message names.
         make: `(device, value) -> call`, with the value in several places of the data.
         values: that are refused.
@@ -31,34 +39,48 @@ class DataError:
 
     name: str
     argument: str
-    make: Callable[[str, int], Callable[[], Tensor]]
-    values: tuple[int, ...]
-    right: int
+    make: Callable[[str, Any], Callable[[], Result]]
+    values: tuple[Any, ...]
+    right: Any
     first: tuple[int, ...]
     poisoned: Callable[[], Tensor] | None = None
 
 
 def find_data_errors() -> dict[str, DataError]:
-    """Rows of every stem, by name."""
-    return {error.name: error for table in tables().values() for error in getattr(table, "DATA_ERRORS", ())}
+    """Rows of every stem, by stem and name."""
+    rows = [(f"{stem} {e.name}", e) for stem, table in tables().items() for e in getattr(table, "DATA_ERRORS", ())]
+    found = dict(rows)
+    if len(found) < len(rows):
+        raise ValueError(
+            f"fastseg::data_errors: a name must be unique within its stem, got {[name for name, _ in rows]}"
+        )
+    return found
 
 
 @contextmanager
-def checked() -> Iterator[None]:
+def checked(on: bool = True) -> Iterator[None]:
     """FASTSEG_CHECK=1: ops wait for the device and raise."""
     before = os.environ.get("FASTSEG_CHECK", "")
-    os.environ["FASTSEG_CHECK"] = "1"
+    os.environ["FASTSEG_CHECK"] = "1" if on else ""
     try:
         yield
     finally:
         os.environ["FASTSEG_CHECK"] = before
 
 
-def check_data_error(error: DataError, device: str, value: int) -> None:
+def poisons(error: DataError, device: str) -> bool:
+    """Whether the call runs on kernels that cannot raise: the CPU's and the references do."""
+    with trace() as paths:
+        error.make(device, error.right)()
+    return bool(paths) and all(path.split(":")[1].startswith(POISONING) for path in paths)
+
+
+def check_data_error(error: DataError, device: str, value: Any) -> None:
     """Raise AssertionError unless a bad value poisons the result, raises under FASTSEG_CHECK=1, and a right one does
     neither."""
     what, call = f"{error.name} {value}", error.make(device, value)
-    got = is_poisoned(call()).cpu()
+    with checked(False):
+        got = is_poisoned(call()).cpu()
     wanted = error.poisoned() if error.poisoned else torch.ones_like(got)
     if not torch.equal(got, wanted):
         raise AssertionError(f"{what}: {int(got.sum())} places are poisoned, not these {int(wanted.sum())}")
@@ -74,17 +96,34 @@ def check_data_error(error: DataError, device: str, value: int) -> None:
             raise AssertionError(f"{what} does not raise")
 
 
-def is_poisoned(result: Tensor) -> Tensor:
-    """Where a result is NaN or the largest integer."""
-    return result.isnan() if result.is_floating_point() else result == torch.iinfo(result.dtype).max
+def is_poisoned(result: Result) -> Tensor:
+    """Where a result is NaN or the largest integer; of several results, one after the other."""
+    if isinstance(result, tuple):
+        return torch.cat([is_poisoned(one).flatten() for one in result])
+    return result.isnan() if result.is_floating_point() else result == poison(result.dtype)
 
 
-def _main(device: str) -> None:
-    checks = [(error, value) for error in find_data_errors().values() for value in error.values]
-    for error, value in checks:
-        check_data_error(error, device, value)
-    print(len(checks))
+def run_data_errors(device: str) -> Iterator[tuple[str, str]]:
+    """Name and fault of every row that runs on kernels that cannot raise, with each of its values."""
+    for name, error in find_data_errors().items():
+        for value in error.values if poisons(error, device) else ():
+            fault = ""
+            try:
+                check_data_error(error, device, value)
+            except (AssertionError, RuntimeError) as wrong:
+                fault = f"{type(wrong).__name__}: {wrong}"
+            yield f"{name} {value}", fault
+
+
+def main() -> int:
+    """1 if a row is wrong or none poisons."""
+    parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description=__doc__)
+    parser.add_argument("device", choices=("cpu", "cuda"))
+    told = dict(run_data_errors(parser.parse_args().device))
+    faults = [f"{name}: {fault}" for name, fault in told.items() if fault]
+    print(*faults, f"{len(told)} data errors poison, {len(faults)} wrong", sep="\n")
+    return int(bool(faults) or not told)
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    sys.exit(main())

@@ -7,7 +7,7 @@ from torch import Tensor
 
 LAYOUTS = ("contiguous", "channels_last", "sliced", "permuted")
 # Where addresses go wrong that are right elsewhere; on the CPU only, and for kernels whose rows are small.
-FAR = ("far0", "far1", "far2", "far3")
+FAR = ("far0", "far1", "far2", "far3", "apart0", "apart1", "apart2", "apart3")
 REMOTE = ("offset", *FAR)
 REACH = 2**31  # elements that an index of 32 bits does not reach
 _SPARSE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
@@ -28,10 +28,11 @@ def with_layout(x: Tensor, layout: str) -> Tensor:
         layout: `contiguous`; `channels_last` (4-D only, contiguous otherwise); `sliced`, a view with an offset and
             gaps that hold NaN or the largest integer; `permuted`, dense with the dimensions stored in reverse order;
             `offset`, dense from the second element of its memory on, at an address that no wide load takes; `far0` to
-            `far3`, that dimension spread over 2^31 elements of memory (contiguous where there is no such dimension).
+            `far3`, that dimension spread over 2^31 elements of memory, and `apart0` to `apart3`, so far between
+            neighbours (contiguous where there is no such dimension).
     """
     if layout in FAR:
-        return _far(x, int(layout[-1]))
+        return _far(x, int(layout[-1]), between=layout.startswith("apart"))
     if layout == "offset":
         memory = torch.full((x.numel() + 1,), poison(x.dtype), dtype=x.dtype, device=x.device)
         return memory[1:].view(x.shape).copy_(x)
@@ -61,10 +62,10 @@ def reach_of(x: Tensor) -> int:
     return 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
 
 
-def _far(x: Tensor, dim: int) -> Tensor:
+def _far(x: Tensor, dim: int, between: bool) -> Tensor:
     if x.dim() <= dim or x.shape[dim] < 2 or x.numel() == 0:
         return x.clone(memory_format=torch.contiguous_format)
     strides = list(x.contiguous().stride())
-    strides[dim] = max(REACH // (x.shape[dim] - 1) + 1, strides[dim])
+    strides[dim] = max(REACH if between else REACH // (x.shape[dim] - 1) + 1, strides[dim])
     reach = reach_of(torch.empty_strided(x.shape, strides, device="meta"))
     return sparse(reach, x.dtype).as_strided(x.shape, strides).copy_(x)

@@ -195,6 +195,7 @@ def test_submitted_rows_are_appended_once(run: Run, with_gpu: Bed, tmp_path: Pat
         (["confusion_matrix", "--case", "labels_square"], "--dtype must be one of uint8, int8"),
         (["upsample_argmax", "--case", "no_pixels"], "upsample_argmax-no_pixels must run"),
         (["upsample_argmax", "--case", "x2", "--layout", "rows"], "got rows"),
+        (["upsample_argmax", "--case", "x2", "--mode", "sideways"], "--mode must be forward"),
         (["upsample_argmax", "--case", "x2", "--submit", __file__], "must be a file of JSON lines"),
         (["upsample_argmax", "--case", "x2", "--submit", Path(__file__).parent], "must be a file in a folder"),
     ],

@@ -55,6 +55,14 @@ def test_a_report_that_is_not_is_refused() -> None:
     ]
 
 
+def test_a_reason_that_nothing_needs_is_told() -> None:
+    (path,) = [path for path in mutation.kernel_files() if path.name == "argmax_kernel.cuh"]
+    name = mutation.name_of(path)
+    idle = [reason for reason in mutation.reasons() if reason.startswith(name)]
+    told = mutation.faults({name: mutation.row_of(path, [])}, [path])
+    assert idle and told == [f"{reason}: has a reason and is killed, or gone" for reason in sorted(idle)]
+
+
 def test_the_stored_report_is_of_the_sources_and_has_no_gaps() -> None:
     assert mutation.faults(mutation.load()) == []
 

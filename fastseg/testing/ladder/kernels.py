@@ -3,13 +3,17 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from ... import _registry
+from ... import _registry, ops
 from ..case import Case, find_cases
+from ..check import inputs_of
+from ..record import Recorder
+from .sources import cuda_ops
 
 FOLDER = Path(__file__).parents[3] / "kernels"
 
@@ -44,6 +48,23 @@ def launched(by: Callable[[Any], None]) -> Iterator[None]:
 
 
 def rows(op: str | None = None, pattern: str = "") -> list[Case]:
-    """Rows of the table whose op has a Triton kernel and whose name contains the pattern; timed ones aside."""
-    found = (case for case in find_cases(op) if case.op in _registry.OPS and _registry.OPS[case.op].triton)
-    return [case for case in found if pattern in case.name and "bench" not in case.tags]
+    """Rows of the table that call an op with a Triton kernel and whose name contains the pattern; timed ones aside."""
+    found = [case for case in find_cases(op) if pattern in case.name and "bench" not in case.tags]
+    triton = {name for name in {case.op for case in found} if any(_registry.OPS[o].triton for o in ops_behind(name))}
+    return [case for case in found if case.op in triton]
+
+
+def gpu_ops() -> set[str]:
+    """Registered ops that have a kernel of ours on a GPU."""
+    compiled = cuda_ops()
+    return {name for name, op in _registry.OPS.items() if op.triton or name in compiled}
+
+
+@cache
+def ops_behind(function: str) -> frozenset[str]:
+    """The registered ops that rows of a public function call first, without their backwards."""
+    with Recorder() as recorder:
+        for case in find_cases(function, "smoke"):
+            args, kwargs = inputs_of(case, case.dtypes[0], device="meta")
+            getattr(ops, function)(*args, **kwargs)
+    return frozenset(overload._schema.name.split("::")[1] for overload, _ in recorder.calls)

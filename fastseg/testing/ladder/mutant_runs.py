@@ -36,7 +36,7 @@ FOREVER = 7200
 SPARE = 20  # seconds of the processor that a mutant has beyond ten times what its rows take
 NUMBERS = 8192  # of marks in csrc/testing/mutants.h
 DATA_ERRORS = "data errors"
-Job = tuple[str, str, str]  # case, dtype, layout; or data errors, which, value
+Job = tuple[str, str, str]  # case, dtype, layout; or data errors, which, and which of its values
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,9 @@ def run(order: Order) -> Iterator[Verdict]:
 
 def find_jobs() -> list[Job]:
     """Small rows: every case in its first dtype, smoke and odd ones in all dtypes and layouts; and bad labels."""
-    jobs: list[Job] = [(DATA_ERRORS, name, str(v)) for name, error in find_data_errors().items() for v in error.values]
+    jobs: list[Job] = [
+        (DATA_ERRORS, name, str(i)) for name, error in find_data_errors().items() for i in range(len(error.values))
+    ]
     for case in find_cases():
         if not case.tags & {"bench", "paper"}:
             layouts = layouts_of(case)
@@ -126,7 +128,8 @@ def red(job: Job, rung: str) -> tuple[str, str]:
         if name == DATA_ERRORS:
             for order in (nullcontext, backwards):
                 with order():
-                    check_data_error(find_data_errors()[dtype], "cpu", int(layout))
+                    error_row = find_data_errors()[dtype]
+                    check_data_error(error_row, "cpu", error_row.values[int(layout)])
         elif rung == "values":
             (outcome,) = selftest([_cases()[name]], host.PATH, layouts=[layout], dtypes=[getattr(torch, dtype)],
                                   repeat=backwards)  # fmt: skip
@@ -206,7 +209,10 @@ def main() -> None:
 
         def task(mutant: int) -> Callable[[], tuple[str, str]]:
             def look() -> tuple[str, str]:
-                awake(mutant)
+                try:
+                    awake(mutant)
+                except Exception as error:  # a Triton mutant that cannot be imported
+                    return order.rung, f"{type(error).__name__}: {error}"
                 return next(filter(any, (red(job, order.rung) for job in jobs[mutant])), ("", ""))
 
             return look

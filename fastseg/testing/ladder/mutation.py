@@ -167,6 +167,9 @@ def faults(rows: dict[str, Row], files: Sequence[Path] | None = None) -> list[st
         for one in row["survivors"]
         if not known.get(f"{row['file']} {one['key']}")
     ]
+    alive = {f"{row['file']} {one['key']}" for row in rows.values() for one in row["survivors"]}
+    idle = [name for name in sorted(known.keys() - alive) if name.split(" ")[0] in rows]
+    gaps += [f"{name}: has a reason and is killed, or gone" for name in idle]
     killed, mutants = tally(rows.values())
     few = mutants and killed < SHARE * mutants
     share = [f"{killed / mutants:.1%} of {mutants} mutants are killed, not {SHARE:.0%}"] if few else []

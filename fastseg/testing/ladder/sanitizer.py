@@ -80,7 +80,7 @@ class _Watch:
         found = {}
         for record in self.client.records:
             place = record.user_code_tracebacks[-1]
-            what = "writes" if record.op_type.__name__ == "Store" else "reads"
+            what = {"Load": "reads", "Store": "writes"}.get(record.op_type.__name__, "updates")
             found[place.lineno] = f"{what} outside {record.tensor_name} at line {place.lineno}: {place.line_of_code}"
         self.client.records.clear()
         yield from found.values()

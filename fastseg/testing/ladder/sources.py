@@ -32,6 +32,12 @@ def find_sources(root: Path = ROOT) -> list[Source]:
     ]
 
 
+def cuda_ops(root: Path = ROOT) -> set[str]:
+    """Ops that the CUDA sources register."""
+    texts = (path.read_text() for path in root.glob("csrc/*/*cuda.cu"))
+    return {name for text in texts for name in re.findall(r'm\.impl\("(\w+)"', text)}
+
+
 def files_of(path: Path) -> list[Path]:
     """A source and every file of ours that it includes or imports, directly or not."""
     found, waiting = set(), [path.resolve()]

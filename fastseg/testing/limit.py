@@ -1,0 +1,104 @@
+"""Calls whose arguments or results pass what 32 bits hold: only the first and the last block are computed.
+
+`python -m fastseg.testing.limit triton` runs them in Triton's interpreter, `... cuda` on the host, in an environment of
+`fastseg.testing.ladder.host`. A line says of each what is wrong.
+"""
+
+import argparse
+import importlib
+import math
+import os
+import pkgutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import _registry
+from .ladder.sources import cuda_ops
+from .layouts import sparse
+
+NEAR = 1e-3  # in half precision, of values up to 1; a wrong place holds another value altogether
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One such call. A stem lists its own as `LIMITS` in `fastseg/testing/limits`.
+
+    Args:
+        op: the registered op that it calls: it runs where this one has a kernel of the kind that is asked for.
+        name: what is beyond 32 bits.
+        call: makes the arguments, `zeros_but_last` perhaps, and returns a result.
+        first, last: the values at its ends.
+    """
+
+    op: str
+    name: str
+    call: Callable[[], Tensor]
+    first: float
+    last: float
+
+
+def find_limits() -> list[Limit]:
+    """Those of every stem."""
+    from . import limits as stems
+
+    modules = [importlib.import_module(f"{stems.__name__}.{m.name}") for m in pkgutil.iter_modules(stems.__path__)]
+    return [limit for module in modules for limit in module.LIMITS]
+
+
+def zeros_but_last(value: float, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Zeros that take no memory, and a value at the last place of each plane of the last image's classes."""
+    x = sparse(math.prod(shape), dtype).view(shape)
+    x[(-1,) * len(shape)] = value
+    return x
+
+
+def fault(limit: Limit) -> str:
+    """What is wrong with the ends of the result, if anything."""
+    result = limit.call()
+    got = [float(result[(end,) * result.dim()]) for end in (0, -1)]
+    right = all(abs(g - e) <= NEAR for g, e in zip(got, (limit.first, limit.last), strict=True))
+    return "" if right else f"{limit.op}, {limit.name}: ends in {got}, not {[limit.first, limit.last]}"
+
+
+@contextmanager
+def _ends_of(kind: str) -> Iterator[None]:
+    if kind == "cuda":
+        os.environ["FASTSEG_HOST_ENDS"] = "1"
+        yield
+        return
+    from .ladder.interpreter import run_ends
+    from .ladder.kernels import launched, use_kernels
+
+    use_kernels()
+    with launched(run_ends):
+        yield
+
+
+def _runs(limit: Limit, kind: str) -> bool:
+    return bool(_registry.OPS[limit.op].triton) if kind == "triton" else limit.op in cuda_ops()
+
+
+def main() -> int:
+    """Run the limits of one kind of kernels; 1 if one is wrong or none ran, 2 in a wrong environment."""
+    parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description=__doc__)
+    parser.add_argument("kind", choices=("cuda", "triton"))
+    kind = parser.parse_args().kind
+    variable = {"cuda": "FASTSEG_LIBRARY", "triton": "TRITON_INTERPRET"}[kind]
+    if not os.environ.get(variable):
+        parser.error(f"{kind} must be run with {variable} set: anything else would compute the whole results")
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    with _ends_of(kind):
+        said = [fault(limit) for limit in find_limits() if _runs(limit, kind)]
+    print(*filter(None, said), f"{len(said)} limits, {sum(map(bool, said))} wrong", sep="\n")
+    return int(any(said) or not said)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Calls beyond 32 bits, a module for each stem, with `LIMITS`."""
