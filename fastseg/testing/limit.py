@@ -32,7 +32,7 @@ class Limit:
     Args:
         op: the registered op that it calls: it runs where this one has a kernel of the kind that is asked for.
         name: what is beyond 32 bits.
-        call: makes the arguments, `zeros_but_last` perhaps, and returns a result.
+        call: makes the arguments, by `zeros_but_last` perhaps, and returns a result.
         first, last: the values at its ends.
     """
 
@@ -52,7 +52,7 @@ def find_limits() -> list[Limit]:
 
 
 def zeros_but_last(value: float, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Zeros that take no memory, and a value at the last place of each plane of the last image's classes."""
+    """Zeros that take no memory, but for a value at the last place."""
     x = sparse(math.prod(shape), dtype).view(shape)
     x[(-1,) * len(shape)] = value
     return x

@@ -42,8 +42,8 @@ def test_small_rows() -> None:
     assert not report.faults, "\n".join(report.faults)
     assert not report.left_out
     assert all(outcome.ran for outcome in report.outcomes)
-    assert {o.layout for o in report.outcomes} == {*testing.LAYOUTS, *FAR}
-    assert {o.dtype for o in report.outcomes} == {"float32", "float64", "bfloat16", "float16"}
+    assert {o.layout for o in report.outcomes} >= {*testing.LAYOUTS, *FAR}
+    assert {o.dtype for o in report.outcomes} >= {"float32", "float64", "bfloat16", "float16"}
 
 
 @pytest.mark.parametrize("name", BROKEN)
