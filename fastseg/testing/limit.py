@@ -1,7 +1,7 @@
 """Calls whose arguments or results pass what 32 bits hold: only the first and the last block are computed.
 
-`python -m fastseg.testing.limit triton` runs them in Triton's interpreter, `... cuda` on the host, in an environment of
-`fastseg.testing.ladder.host`. A line says of each what is wrong.
+`python -m fastseg.testing.limit triton` runs them in Triton's interpreter, under TRITON_INTERPRET=1, and `... cuda` on
+the host, in an environment of `fastseg.testing.ladder.host`. A line says of each what is wrong.
 """
 
 import argparse
@@ -19,10 +19,13 @@ import torch
 from torch import Tensor
 
 from .. import _registry
+from .._trace import trace
 from .ladder.sources import cuda_ops
 from .layouts import sparse
 
-NEAR = 1e-3  # in half precision, of values up to 1; a wrong place holds another value altogether
+NEAR = 1e-3  # of values up to 1 in half precision; counts are equal. A wrong place holds another value altogether.
+
+PATHS = {"cuda": "cuda/host", "triton": "triton/interpreter"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Limit:
     Args:
         op: the registered op that it calls: it runs where this one has a kernel of the kind that is asked for.
         name: what is beyond 32 bits.
-        call: makes the arguments, by `zeros_but_last` perhaps, and returns a result.
+        call: makes the arguments, by `zeros_but_ends` perhaps, and returns a result.
         first, last: the values at its ends.
     """
 
@@ -51,16 +54,20 @@ def find_limits() -> list[Limit]:
     return [limit for module in modules for limit in module.LIMITS]
 
 
-def zeros_but_last(value: float, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Zeros that take no memory, but for a value at the last place."""
+def zeros_but_ends(value: float, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Zeros that take no memory, but for a value at the first and at the last place; of maps, in their last class."""
     x = sparse(math.prod(shape), dtype).view(shape)
-    x[(-1,) * len(shape)] = value
+    planes = x[:, -1] if len(shape) == 4 else x
+    planes[(0,) * planes.dim()] = planes[(-1,) * planes.dim()] = value
     return x
 
 
-def fault(limit: Limit) -> str:
-    """What is wrong with the ends of the result, if anything."""
-    result = limit.call()
+def fault(limit: Limit, path: str) -> str:
+    """What is wrong with the ends of the result, or with the kernel that ran, if anything."""
+    with trace() as paths:
+        result = limit.call()
+    if f"{limit.op}:{path}" not in paths:
+        return f"{limit.op}, {limit.name}: must run on {path}, took {', '.join(paths) or 'no path at all'}"
     got = [float(result[(end,) * result.dim()]) for end in (0, -1)]
     right = all(abs(g - e) <= NEAR for g, e in zip(got, (limit.first, limit.last), strict=True))
     return "" if right else f"{limit.op}, {limit.name}: ends in {got}, not {[limit.first, limit.last]}"
@@ -95,7 +102,7 @@ def main() -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     with _ends_of(kind):
-        said = [fault(limit) for limit in find_limits() if _runs(limit, kind)]
+        said = [fault(limit, PATHS[kind]) for limit in find_limits() if _runs(limit, kind)]
     print(*filter(None, said), f"{len(said)} limits, {sum(map(bool, said))} wrong", sep="\n")
     return int(any(said) or not said)
 

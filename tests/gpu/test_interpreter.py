@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fastseg import _triton, testing
-from fastseg.testing.ladder.interpreter import interpret
+from fastseg import _registry, _triton, testing
+from fastseg.testing.ladder.interpreter import PATH, interpret
 from fastseg.testing.ladder.kernels import FOLDER
 from fastseg.testing.layouts import FAR
 
@@ -42,6 +42,8 @@ def test_small_rows() -> None:
     assert not report.faults, "\n".join(report.faults)
     assert not report.left_out
     assert all(outcome.ran for outcome in report.outcomes)
+    paths = {path for outcome in report.outcomes for path in outcome.paths}
+    assert {f"{name}:{PATH}" for name, op in _registry.OPS.items() if op.triton} <= paths
     assert {o.layout for o in report.outcomes} >= {*testing.LAYOUTS, *FAR}
     assert {o.dtype for o in report.outcomes} >= {"float32", "float64", "bfloat16", "float16"}
 

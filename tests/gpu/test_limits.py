@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from fastseg import _triton, testing
+from fastseg import _registry, _triton
 from fastseg.testing.ladder import host
 from fastseg.testing.ladder.kernels import gpu_ops
 from fastseg.testing.ladder.rows import Selection
+from fastseg.testing.ladder.sources import cuda_ops
 from fastseg.testing.layouts import FAR
 from fastseg.testing.limit import find_limits
 
@@ -24,7 +25,8 @@ def test_maps_spread_over_memory() -> None:
     selection = Selection(host.PATH, tags=("smoke",), layouts=FAR, dtypes=("float32", "bfloat16", "uint8"))
     outcomes = list(host.run(selection))
     assert [f"{o.case} {o.dtype} {o.layout}: {o.fault}" for o in outcomes if o.fault] == []
-    assert sum(o.ran for o in outcomes) > len(FAR) * len(testing.find_cases(None, "smoke"))
+    paths = {path for outcome in outcomes for path in outcome.paths}
+    assert {f"{op}:{host.PATH}" for op in cuda_ops() & _registry.OPS.keys()} <= paths
 
 
 @pytest.mark.xdist_group("host")

@@ -34,7 +34,10 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
 def agree(op: str, build: Any, grad: tuple[int, ...], band: Any, call: dict[str, Any], **options: Any) -> None:
     make = build(call["shape"], call["size"], call["kind"], align_corners=call["align_corners"], **options)
     exponential = op in upsample.EXPONENTIAL or "return_confidence" in options
-    case = testing.Case(op, f"fuzz {call}", make, grad, exponential=exponential, band=band)
+    counts = op == "confusion_matrix"
+    case = testing.Case(
+        op, f"fuzz {call}", make, grad, exponential=exponential, counts=counts, band=band, **upsample.SUMS
+    )
     torch.set_num_threads(call["threads"])
     with testing.use_isa(call["isa"]):
         got = testing.run(case, call["dtype"], call["layout"])

@@ -152,7 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(*faults, f"{name}: {sum(o.ran for o in outcomes)} rows on the host, {len(faults)} wrong", sep="\n")
     if asked.json:
         print(json.dumps({name: [asdict(o) for o in outcomes] for name, outcomes in told.items()}))
-    proved = any(o.ran for outcomes in told.values() for o in outcomes)
+    ran = [any(o.ran for o in outcomes) for outcomes in told.values()]
+    proved = any(ran) if asked.op or asked.case else all(ran)  # a row may be too large for a sanitizer
     return int(not proved or any(o.fault for outcomes in told.values() for o in outcomes))
 
 

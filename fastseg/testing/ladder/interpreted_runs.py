@@ -1,6 +1,7 @@
 """Rows of Triton kernels in this process, which runs under TRITON_INTERPRET=1; mutants are folders."""
 
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -31,9 +32,14 @@ def use(folder: Path) -> None:
     use_kernels(folder)
 
 
+def fenced() -> AbstractContextManager[None]:
+    """Launches between fences."""
+    return launched(run_fenced)
+
+
 def red(case: Case, dtype: torch.dtype, layout: str) -> tuple[str, str]:
     """How and why a row goes red; one that is too large for the interpreter does not."""
-    with launched(run_fenced):
+    with fenced():
         try:
             (outcome,) = selftest([case], PATH, layouts=[layout], dtypes=[dtype], repeat=backwards)
         except TooLarge:

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..case import Case
-from ..data_errors import run_data_errors
+from ..data_errors import fault_of, find_data_errors, poisons
 from ..layouts import FAR, LAYOUTS, REACH, poison, reach_of, sparse
 from ..selftest import Outcome, selftest
 from .bounds import within
@@ -70,7 +71,7 @@ def interpret(
     said = [json.loads(line) for line in done.stdout.splitlines()]
     outcomes = [Outcome(**{**line, "paths": tuple(line["paths"])}) for line in said if "fault" in line]
     if done.returncode:
-        last = said[-1] if said else {"case": "", "dtype": "", "layout": ""}
+        last = next((line for line in reversed(said) if "case" in line), {"case": "", "dtype": "", "layout": ""})
         why = done.stderr.strip().splitlines()[-1:] or ["no message"]
         fault = f"the process ended with exit code {done.returncode}: {why[0]}"
         row = {key: last[key] for key in ("case", "dtype", "layout")}
@@ -176,11 +177,17 @@ def _outcomes(cases: Sequence[Case], fast: bool) -> Iterator[Outcome | str]:
                     break
             else:
                 yield f"{op} {layout}"
-    try:
-        for name, fault in run_data_errors("cpu"):
-            yield Outcome(name, "", "", (PATH,), True, fault)
-    except TooLarge:
-        yield "data errors"
+
+
+def _data_errors() -> Iterator[Outcome | str]:
+    """Those that run on Triton's kernels, and the names of those that are too large."""
+    for name, error in find_data_errors().items():
+        _say({"case": name, "dtype": "", "layout": ""})
+        try:
+            for value in error.values if poisons(error, "cpu") else ():
+                yield Outcome(f"{name} {value}", "", "", (), True, fault_of(error, "cpu", value))
+        except TooLarge:
+            yield name
 
 
 def _say(line: Any) -> None:
@@ -195,7 +202,8 @@ def _child(asked: argparse.Namespace) -> None:
     if asked.fast:
         cases = [case for case in cases if case.tags & {"smoke", "odd"}]
     with launched(run_fenced):
-        for outcome in _outcomes(cases, asked.fast):
+        errors = () if asked.op or asked.case else _data_errors()
+        for outcome in chain(_outcomes(cases, asked.fast), errors):
             _say({"left_out": outcome} if isinstance(outcome, str) else asdict(outcome))
             if asked.first and isinstance(outcome, Outcome) and outcome.fault:
                 return

@@ -62,9 +62,10 @@ def gpu_ops() -> set[str]:
 
 @cache
 def ops_behind(function: str) -> frozenset[str]:
-    """The registered ops that rows of a public function call first, without their backwards."""
+    """The registered ops that rows of a public function call, and those that are named as their backwards."""
     with Recorder() as recorder:
-        for case in find_cases(function, "smoke"):
+        for case in find_cases(function, "smoke") or find_cases(function)[:1]:
             args, kwargs = inputs_of(case, case.dtypes[0], device="meta")
             getattr(ops, function)(*args, **kwargs)
-    return frozenset(overload._schema.name.split("::")[1] for overload, _ in recorder.calls)
+    called = {overload._schema.name.split("::")[1] for overload, _ in recorder.calls}
+    return frozenset(called | {f"{name}_backward" for name in called} & _registry.OPS.keys())

@@ -26,7 +26,7 @@ import torch
 
 from .. import check
 from ..case import find_cases
-from ..data_errors import check_data_error, find_data_errors
+from ..data_errors import fault_of, find_data_errors, poisons
 from ..selftest import deterministic, layouts_of, selftest
 from . import host, interpreted_runs
 from .forks import forked
@@ -99,15 +99,19 @@ def run(order: Order) -> Iterator[Verdict]:
 
 def find_jobs() -> list[Job]:
     """Small rows: every case in its first dtype, smoke and odd ones in all dtypes and layouts; and bad labels."""
-    jobs: list[Job] = [
-        (DATA_ERRORS, name, str(i)) for name, error in find_data_errors().items() for i in range(len(error.values))
-    ]
+    jobs = data_error_jobs()
     for case in find_cases():
         if not case.tags & {"bench", "paper"}:
             layouts = layouts_of(case)
             for i, dtype in enumerate(case.dtypes if len(layouts) > 1 else case.dtypes[:1]):
                 jobs += [(case.name, _name(dtype), layout) for layout in layouts[: 2 if i else 3]]
     return jobs
+
+
+def data_error_jobs() -> list[Job]:
+    """Those that run on the kernels of this process."""
+    found = ((name, error) for name, error in find_data_errors().items() if poisons(error, "cpu"))
+    return [(DATA_ERRORS, name, str(i)) for name, error in found for i in range(len(error.values))]
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -122,15 +126,12 @@ def _cases() -> dict[str, check.Case]:
 def red(job: Job, rung: str) -> tuple[str, str]:
     """How and why a job goes red here."""
     name, dtype, layout = job
+    if name == DATA_ERRORS:
+        return _red_data_error(dtype, int(layout), rung)
     if rung == "interpreter":
         return interpreted_runs.red(_cases()[name], getattr(torch, dtype), layout)
     try:
-        if name == DATA_ERRORS:
-            for order in (nullcontext, backwards):
-                with order():
-                    error_row = find_data_errors()[dtype]
-                    check_data_error(error_row, "cpu", error_row.values[int(layout)])
-        elif rung == "values":
+        if rung == "values":
             (outcome,) = selftest([_cases()[name]], host.PATH, layouts=[layout], dtypes=[getattr(torch, dtype)],
                                   repeat=backwards)  # fmt: skip
             if outcome.fault:
@@ -141,6 +142,16 @@ def red(job: Job, rung: str) -> tuple[str, str]:
                     check.run(_cases()[name], getattr(torch, dtype), layout)
     except Exception as error:
         return "values", f"{name} {dtype} {layout}: {error}"
+    return "", ""
+
+
+def _red_data_error(name: str, value: int, rung: str) -> tuple[str, str]:
+    error = find_data_errors()[name]
+    with interpreted_runs.fenced() if rung == "interpreter" else nullcontext():
+        for order in (nullcontext, backwards):
+            with order():
+                if fault := fault_of(error, "cpu", error.values[value]):
+                    return "interpreter" if rung == "interpreter" else "values", f"{name}: {fault}"
     return "", ""
 
 
@@ -197,10 +208,10 @@ def main() -> None:
     warnings.simplefilter("ignore")  # what has no kernel runs its reference
     check.truth = cache(check.Truth)  # all of them: forks share them
     if order.rung == "interpreter":
-        found, marks = interpreted_runs.find_jobs(), (ctypes.c_ubyte * NUMBERS)()
+        marks = (ctypes.c_ubyte * NUMBERS)()
         awake = lambda mutant: interpreted_runs.use(Path(order.place) / str(mutant))  # noqa: E731
     else:
-        found, library = find_jobs(), ctypes.CDLL(order.place)
+        library = ctypes.CDLL(order.place)
         marks = (ctypes.c_ubyte * NUMBERS).in_dll(library, "fastseg_reached")
         alive = ctypes.c_int.in_dll(library, "fastseg_mutant")
         awake = lambda mutant: setattr(alive, "value", mutant)  # noqa: E731
@@ -209,10 +220,7 @@ def main() -> None:
 
         def task(mutant: int) -> Callable[[], tuple[str, str]]:
             def look() -> tuple[str, str]:
-                try:
-                    awake(mutant)
-                except Exception as error:  # a Triton mutant that cannot be imported
-                    return order.rung, f"{type(error).__name__}: {error}"
+                awake(mutant)
                 return next(filter(any, (red(job, order.rung) for job in jobs[mutant])), ("", ""))
 
             return look
@@ -229,6 +237,7 @@ def main() -> None:
             taken = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
             limits = dict.fromkeys(order.mutants, 10 * taken + SPARE)
         else:
+            found = interpreted_runs.find_jobs() + data_error_jobs() if order.rung == "interpreter" else find_jobs()
             costs, met = _measured(order, found, marks)
             jobs = {k: by_turns({job: costs[job] for job in v}, order.seconds) for k, v in met.items()}
             limits = {k: 10 * sum(costs[job] for job in v) + SPARE for k, v in jobs.items()}

@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ... import _triton, ops
+from ... import _triton
 from ..case import Case
-from ..check import SEED
+from ..check import run
 from .kernels import TooLarge, launched, rows, use_kernels
 
 LAYOUTS = ("contiguous", "channels_last", "permuted")
@@ -97,8 +97,7 @@ def sanitize(cases: list[Case]) -> tuple[int, list[str], list[str]]:
                 for k in range(len(LAYOUTS)):
                     layout = LAYOUTS[(i + k) % len(LAYOUTS)]
                     with suppress(TooLarge):
-                        args, kwargs = case.make(SEED, dtype, "cpu", layout)
-                        getattr(ops, case.op)(*args, **kwargs)
+                        run(case, dtype, layout)
                         faults += [f"{case.name} {dtype} {layout}: {fault}" for fault in watch.faults()]
                         break
                 else:

@@ -35,7 +35,7 @@ def find_sources(root: Path = ROOT) -> list[Source]:
 def cuda_ops(root: Path = ROOT) -> set[str]:
     """Ops that the CUDA sources register."""
     texts = (path.read_text() for path in root.glob("csrc/*/*cuda.cu"))
-    return {name for text in texts for name in re.findall(r'm\.impl\("(\w+)"', text)}
+    return {name for text in texts for name in re.findall(r'm\.impl\(\s*"(\w+)"', text)}
 
 
 def files_of(path: Path) -> list[Path]:
