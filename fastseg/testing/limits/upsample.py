@@ -117,5 +117,6 @@ LIMITS = (
     Limit(BILINEAR, "a tall source", _resized(BILINEAR, (1, 1, 2**30, 1), (3, 2), aligned=True), 1, 1),
     Limit(BILINEAR, "a wide source", _resized(BILINEAR, (1, 1, 1, 2**30), (2, 3), aligned=True), 1, 1),
     Limit(THRESHOLD, "a tall result", _resized(THRESHOLD, (1, 1, 2**29 + 5, 1), (2**30, 1)), 1, 1),
+    Limit(THRESHOLD, "a wide result", _resized(THRESHOLD, (1, 1, 1, 2), (1, 2**30)), 1, 1),
     Limit(THRESHOLD, "tiles", _resized(THRESHOLD, (1, 4, 1, 2), (1, 2**29 - 1), last=True), 1, 1),
 )
