@@ -63,6 +63,8 @@ def reach_of(x: Tensor) -> int:
 
 
 def _far(x: Tensor, dim: int, between: bool) -> Tensor:
+    if x.device.type != "cpu":
+        raise ValueError(f"fastseg::with_layout: x must be on the CPU to be spread over memory, got {x.device}")
     if x.dim() <= dim or x.shape[dim] < 2 or x.numel() == 0:
         return x.clone(memory_format=torch.contiguous_format)
     strides = list(x.contiguous().stride())

@@ -1,5 +1,6 @@
 """Rung A: the CUDA kernels run on the host, on rows of the table, in any order and under sanitizers."""
 
+import json
 import os
 import re
 import shutil
@@ -50,6 +51,18 @@ def test_every_kernel_is_on_the_host() -> None:
     environment = {**os.environ, **host.environment(host.build())}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert set(said.stdout.split()) == CUDA
+
+
+def test_the_command_runs_a_part_and_says_what_it_proved(capsys: pytest.CaptureFixture[str]) -> None:
+    assert host.main(["--op", "upsample_argmax", "--case", "argmax-x2_aligned", "--under", "values", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {o["case"] for o in told["values"]} == {"upsample_argmax-x2_aligned"} and all(
+        o["ran"] for o in told["values"]
+    )
+    # A row that no ThreadSanitizer meets proves nothing there.
+    assert host.main(["--case", "upsample_cross_entropy-all_ignored_mean", "--under", "thread"]) == 1
+    with pytest.raises(SystemExit, match="2"):
+        host.main(["--case", "no such row"])
 
 
 def included(*command: object) -> set[Path]:

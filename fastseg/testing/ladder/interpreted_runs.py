@@ -1,12 +1,13 @@
 """Rows of Triton kernels in this process, which runs under TRITON_INTERPRET=1; mutants are folders."""
 
 import sys
-from contextlib import AbstractContextManager
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
 
 from ..case import Case
+from ..data_errors import DataError, fault_of
 from ..layouts import FAR, LAYOUTS
 from ..selftest import selftest
 from .interpreter import PATH, backwards, narrow, run_fenced
@@ -32,18 +33,23 @@ def use(folder: Path) -> None:
     use_kernels(folder)
 
 
-def fenced() -> AbstractContextManager[None]:
-    """Launches between fences."""
-    return launched(run_fenced)
-
-
 def red(case: Case, dtype: torch.dtype, layout: str) -> tuple[str, str]:
     """How and why a row goes red; one that is too large for the interpreter does not."""
-    with fenced():
+    with launched(run_fenced):
         try:
             (outcome,) = selftest([case], PATH, layouts=[layout], dtypes=[dtype], repeat=backwards)
         except TooLarge:
             return "", ""
     if outcome.fault:
         return "interpreter", f"{case.name} {dtype} {layout}: {outcome.fault}"
+    return "", ""
+
+
+def red_data_error(error: DataError, value: int) -> tuple[str, str]:
+    """How and why a data error with one of its values goes red; one that is too large does not."""
+    with launched(run_fenced), suppress(TooLarge):
+        for order in (nullcontext, backwards):
+            with order():
+                if fault := fault_of(error, "cpu", error.values[value]):
+                    return "interpreter", f"{error.name}: {fault}"
     return "", ""

@@ -26,7 +26,7 @@ import torch
 
 from .. import check
 from ..case import find_cases
-from ..data_errors import fault_of, find_data_errors, poisons
+from ..data_errors import check_data_error, find_data_errors, poisons
 from ..selftest import deterministic, layouts_of, selftest
 from . import host, interpreted_runs
 from .forks import forked
@@ -126,12 +126,17 @@ def _cases() -> dict[str, check.Case]:
 def red(job: Job, rung: str) -> tuple[str, str]:
     """How and why a job goes red here."""
     name, dtype, layout = job
-    if name == DATA_ERRORS:
-        return _red_data_error(dtype, int(layout), rung)
+    if rung == "interpreter" and name == DATA_ERRORS:
+        return interpreted_runs.red_data_error(find_data_errors()[dtype], int(layout))
     if rung == "interpreter":
         return interpreted_runs.red(_cases()[name], getattr(torch, dtype), layout)
     try:
-        if rung == "values":
+        if name == DATA_ERRORS:
+            error_row = find_data_errors()[dtype]
+            for order in (nullcontext, backwards):
+                with order():
+                    check_data_error(error_row, "cpu", error_row.values[int(layout)])
+        elif rung == "values":
             (outcome,) = selftest([_cases()[name]], host.PATH, layouts=[layout], dtypes=[getattr(torch, dtype)],
                                   repeat=backwards)  # fmt: skip
             if outcome.fault:
@@ -142,16 +147,6 @@ def red(job: Job, rung: str) -> tuple[str, str]:
                     check.run(_cases()[name], getattr(torch, dtype), layout)
     except Exception as error:
         return "values", f"{name} {dtype} {layout}: {error}"
-    return "", ""
-
-
-def _red_data_error(name: str, value: int, rung: str) -> tuple[str, str]:
-    error = find_data_errors()[name]
-    with interpreted_runs.fenced() if rung == "interpreter" else nullcontext():
-        for order in (nullcontext, backwards):
-            with order():
-                if fault := fault_of(error, "cpu", error.values[value]):
-                    return "interpreter" if rung == "interpreter" else "values", f"{name}: {fault}"
     return "", ""
 
 

@@ -158,7 +158,8 @@ def stale(rows: dict[str, Row], files: Sequence[Path] | None = None) -> list[str
     return found + [f"{file} has a line and is gone: {COMMAND}" for file in sorted(gone)]
 
 
-def _counts(file: str, rows: dict[str, Row]) -> bool:
+def _is_judged(file: str, rows: dict[str, Row]) -> bool:
+    """Whether the report speaks of a file, or the file is gone."""
     return file in rows or not (ROOT / file).exists()
 
 
@@ -172,7 +173,7 @@ def faults(rows: dict[str, Row], files: Sequence[Path] | None = None) -> list[st
         if not known.get(f"{row['file']} {one['key']}")
     ]
     alive = {f"{row['file']} {one['key']}" for row in rows.values() for one in row["survivors"]}
-    idle = [name for name in sorted(known.keys() - alive) if _counts(name.split(" ")[0], rows)]
+    idle = [name for name in sorted(known.keys() - alive) if _is_judged(name.split(" ")[0], rows)]
     gaps += [f"{name}: has a reason and is killed, or gone" for name in idle]
     killed, mutants = tally(rows.values())
     few = mutants and killed < SHARE * mutants

@@ -31,12 +31,9 @@ def _resized(op: str, shape: tuple[int, ...], size: tuple[int, int], last: bool 
     return call
 
 
-def _certainty(source: tuple[int, int], result: tuple[int, int]) -> Call:
-    return lambda: ops.upsample_argmax(zeros_but_ends(1, 2, 2, *source), result, return_confidence=True)[1]
-
-
-def _label(source: tuple[int, int], result: tuple[int, int]) -> Call:
-    return lambda: ops.upsample_argmax(zeros_but_ends(1, 2, 2, *source), result, return_confidence=True)[0]
+def _confidence(source: tuple[int, int], result: tuple[int, int], which: int) -> Call:
+    """The labels (0) or their probabilities (1)."""
+    return lambda: ops.upsample_argmax(zeros_but_ends(1, 2, 2, *source), result, return_confidence=True)[which]
 
 
 def _loss(source: tuple[int, int], result: tuple[int, int]) -> Call:
@@ -88,8 +85,8 @@ LIMITS = (
         for name, (source, result) in LARGE.items()
         for limit in (
             Limit(ARGMAX, name, _resized(ARGMAX, (2, 2, *source), result), 1, 1),
-            Limit(CONFIDENCE, f"{name}: labels", _label(source, result), 1, 1),
-            Limit(CONFIDENCE, f"{name}: probabilities", _certainty(source, result), WON, WON),
+            Limit(CONFIDENCE, f"{name}: labels", _confidence(source, result, 0), 1, 1),
+            Limit(CONFIDENCE, f"{name}: probabilities", _confidence(source, result, 1), WON, WON),
             Limit(SOFTMAX, name, _resized(SOFTMAX, (2, 2, *source), result), WON, WON),
             Limit(SOFTMAX, f"{name}: channels_last", _resized(SOFTMAX, (2, 2, *source), result, last=True), WON, WON),
             Limit("upsample_cross_entropy", name, _loss(source, result), -math.log(WON), -math.log(WON)),
