@@ -6,6 +6,7 @@ is missing.
 
 import argparse
 import json
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from fastseg.testing.bench import best_rival
 from fastseg.testing.contenders import OURS
-from fastseg.testing.goals import GOALS, Goal, find_goal, reason_for
+from fastseg.testing.goals import COSTS, GOALS, MEANS, Goal, find_goal, reason_for
 from fastseg.testing.ladder import markdown, mutation, static
 
 ROOT = Path(__file__).parents[1]
@@ -107,17 +108,20 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def memory(rows: Sequence[Row]) -> str:
-    """The Markdown of the peak memory, of the rows that promise some."""
+    """The Markdown of the peak memory, of the rows that promise some, and of those that train."""
     lines = []
     for group in contests(rows):
-        goal, peak = goal_of(group[0]), peaks(group)
-        if goal and goal.memory is not None and peak:
+        row, goal, peak = group[0], goal_of(group[0]), peaks(group)
+        promised = goal.memory if goal else None
+        if peak and (promised is not None or row["mode"] == "both"):
             eager, ours = peak
-            shares = f"{100 * ours / eager:.1f} % | {100 * goal.memory:g} %"
-            met = "met" if ours <= goal.memory * eager else "**missed**"
-            lines.append(
-                f"| `{goal.op}` {goal.mode} | {name_of(group[0])} | {eager:.1f} | {ours:.1f} | {shares}: {met} |"
-            )
+            share = f"{100 * ours / eager:.1f} %"
+            if promised is not None:
+                met = "met" if ours <= promised * eager else "**missed**"
+                share += f" | {100 * promised:g} %: {met}"
+            else:
+                share += " |"
+            lines.append(f"| `{row['op']}` {row['mode']} | {name_of(row)} | {eager:.1f} | {ours:.1f} | {share} |")
     if not lines:
         return ""
     head = (
@@ -125,6 +129,28 @@ def memory(rows: Sequence[Row]) -> str:
         "| op | case | eager | fastseg | share | goal |\n|---|---|---|---|---|---|\n"
     )
     return head + "\n".join(lines) + "\n"
+
+
+def across(rows: Sequence[Row]) -> str:
+    """The Markdown of the promises that several rows have to keep together."""
+    groups = {(g[0]["op"], g[0]["mode"], g[0]["case"]): g for g in contests(rows) if g[0]["layout"] == "contiguous"}
+    lines = []
+    for mean in MEANS:
+        held = [g for (op, mode, case), g in groups.items() if (op, mode) == (mean.op, mean.mode)
+                and case.endswith(mean.kinds)]  # fmt: skip
+        if held:
+            reached = statistics.geometric_mean(map(speedup, held))
+            met = "met" if reached >= mean.speedup else "**missed**"
+            lines.append(f"- `{mean.op}` {mean.mode}, geometric mean of {len(held)} rows: {reached:.2f}x, "
+                         f"goal {mean.speedup:g}x: {met}")  # fmt: skip
+    for cost in COSTS:
+        ours, other = (groups.get((cost.op, cost.mode, case)) for case in (cost.case, cost.of))
+        if ours and other:
+            taken = ours[0]["ms"] / best_rival(other)["ms"]
+            met = "met" if taken <= cost.times else "**missed**"
+            lines.append(f"- `{cost.op}` {cost.mode}, {cost.case} over the best rival's {cost.of}: {taken:.2f} times "
+                         f"the time, goal {cost.times:g}: {met}")  # fmt: skip
+    return "Promises of several rows together:\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
 def missed(rows: Sequence[Row]) -> str:
@@ -157,7 +183,7 @@ def with_block(page: str, name: str, text: str) -> str:
 
 def report(readme: str, rows: Sequence[Row]) -> str:
     """The README with what the rows say."""
-    below = "\n".join(filter(None, [memory(rows), missed(rows)])) if rows else ""
+    below = "\n".join(filter(None, [memory(rows), across(rows), missed(rows)])) if rows else ""
     return with_block(with_block(readme, "bench", table(rows)), "goals", below)
 
 

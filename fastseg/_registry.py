@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -49,8 +49,8 @@ def declare(
     dtypes: tuple[torch.dtype, ...] = FLOATS,
     setup_context: Callable[..., None] | None = None,
     backward: Callable[..., Any] | None = None,
-    autocast: torch.dtype | None = None,
-    per_sample: bool = False,
+    autocast: torch.dtype | Literal["lower"] | None = None,
+    per_sample: bool | tuple[str, ...] = False,
     flops: Callable[..., int] | None = None,
     triton: str | None = None,
 ) -> None:
@@ -63,9 +63,10 @@ def declare(
         dtypes: dtypes of the first tensor that the native kernels take.
         setup_context: as in `torch.library.register_autograd`.
         backward: as there, after a first argument: the ops of the side that the forward ran on.
-        autocast: dtype that floating inputs are cast to under autocast; None keeps them.
-        per_sample: dimension 0 of the tensors is a batch of independent samples, so vmap folds into it; otherwise vmap
-            runs one call per entry.
+        autocast: dtype that floating inputs are cast to under autocast; `lower` takes autocast's own and keeps vectors
+            (scales and shifts) as they are; None keeps all.
+        per_sample: dimension 0 of the tensors, or of those named, is a batch of independent samples, so vmap folds into
+            it; otherwise vmap runs one call per entry.
         flops: floating-point operations from the shapes of the arguments, for `torch.utils.flop_counter`.
         triton: stem of the Triton kernel where that is what runs on a GPU: `fastseg.kernels.<stem>.launch_<name>`, with
             the arguments of the schema.
@@ -90,7 +91,9 @@ def declare(
         if backward is not None:
             rule = partial(backward, ops)
             torch.library.register_autograd(qualified, rule, setup_context=setup_context, lib=library)
-        if autocast is not None:
+        if autocast == "lower":
+            _lower_under_autocast(library, name, overload)
+        elif autocast is not None:
             for device in ("cpu", "cuda"):
                 torch.library.register_autocast(qualified, device, autocast, lib=library)
         torch.library.register_vmap(qualified, _batched(overload, per_sample), lib=library)
@@ -190,27 +193,65 @@ def _warn_once(op: Op, tensor: Tensor) -> None:
         warnings.warn(f"fastseg::{op.name} runs its slow reference: {reason}", RuntimeWarning, stacklevel=4)
 
 
-def _batched(overload: Any, per_sample: bool) -> Callable[..., Any]:
+def lowering(device: str) -> Callable[[Any], Any]:
+    """What autocast does to an argument."""
+
+    def cast(x: Any) -> Any:
+        if isinstance(x, list):
+            return [cast(one) for one in x]
+        lower = isinstance(x, Tensor) and x.dim() > 2 and x.is_floating_point() and x.dtype != torch.float64
+        return x.to(torch.get_autocast_dtype(device)) if lower and x.device.type == device else x
+
+    return cast
+
+
+def _lower_under_autocast(library: torch.library.Library, name: str, overload: Any) -> None:
+    """Cast maps and weights to the dtype of autocast, as torch does for its convolutions; scales are kept."""
+
+    def register(device: str) -> None:
+        key = f"Autocast{device.upper()}"
+        keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
+
+        def kernel(*args: Any) -> Any:
+            with torch._C._ExcludeDispatchKeyGuard(keys):
+                return overload(*map(lowering(device), args))
+
+        library.impl(name, kernel, key)
+
+    register("cpu")
+    register("cuda")
+
+
+def _selected(argument: Any, dim: Any, i: int) -> Any:
+    """Entry i of an argument that is mapped along a dimension; a list has one for each of its tensors."""
+    if isinstance(argument, list) and isinstance(dim, list | tuple):
+        return [_selected(a, d, i) for a, d in zip(argument, dim, strict=True)]
+    return argument.select(dim, i) if isinstance(dim, int) else argument
+
+
+def _batched(overload: Any, per_sample: bool | tuple[str, ...]) -> Callable[..., Any]:
     """The vmap rule: fold the mapped dimension into the batch, or call the op once per entry."""
     schema = overload._schema.arguments
+    samples = {a.name for a in schema} if per_sample is True else set(per_sample or ())
     filled = [i for i, argument in enumerate(schema) if argument.alias_info and argument.alias_info.is_write]
 
     def rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
-        mapped = [a.name for a, d in zip(schema, in_dims, strict=True) if d is not None]
+        mapped = [a.name for a, d in zip(schema, in_dims, strict=True) if d is not None and d != []]
         for i in filled:
             if in_dims[i] is None:
                 raise ValueError(f"fastseg::{overload.overloadpacket.__name__}: {schema[i].name} must be mapped by "
                                  f"vmap where {' and '.join(mapped)} is, got one for all entries")  # fmt: skip
         tensors = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
-        if per_sample and all(in_dims[i] is not None for i in tensors):
+        batched = [i for i in tensors if schema[i].name in samples]
+        if batched and all((in_dims[i] is not None) == (i in batched) for i in tensors):
             folded = list(args)
-            for i in tensors:
+            for i in batched:
                 folded[i] = args[i].movedim(in_dims[i], 0).flatten(0, 1)
             out = overload(*folded)
             unfold = lambda t: t.unflatten(0, (info.batch_size, -1))  # noqa: E731
         else:
             rows = [
-                overload(*[a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)])
+                overload(*[_selected(a, d, i) for a, d in zip(args, in_dims, strict=True)])
                 for i in range(info.batch_size)
             ]
             if filled:

@@ -10,6 +10,9 @@ const char* isa_name();
 
 }  // namespace fastseg
 
+// Members of a kernel's parameters: a weak function of one instruction set could be linked for everybody.
+#define FASTSEG_INLINE inline __attribute__((always_inline))
+
 // The table that was compiled for the instruction set in use. A stem declares its tables with FASTSEG_TABLES.
 #if defined(__x86_64__)
 #define FASTSEG_TABLES(type, name) extern "C" const type name##_base, name##_avx2, name##_avx512

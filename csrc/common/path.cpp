@@ -26,10 +26,10 @@ std::string trace_stop() {
   return paths;
 }
 
-void took(const char* op) {
+void took(const char* op, const char* algorithm) {
   if (!tracing.load(std::memory_order_relaxed)) return;
   const std::lock_guard<std::mutex> lock(guard);
-  paths += std::string(op) + ":" + path_name() + "\n";
+  paths += std::string(op) + ":" + path_name() + (algorithm ? std::string(":") + algorithm : "") + "\n";
 }
 
 }  // namespace fastseg

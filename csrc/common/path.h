@@ -6,7 +6,8 @@ namespace fastseg {
 
 void trace_start();
 std::string trace_stop();
-void took(const char* op);  // records `op:<path_name()>` while tracing
-std::string path_name();    // of this library: cpu/<isa>, cuda, ...
+// Records `op:<path_name()>` while tracing, and `:<algorithm>` behind it where an op has several.
+void took(const char* op, const char* algorithm = nullptr);
+std::string path_name();  // of this library: cpu/<isa>, cuda, ...
 
 }  // namespace fastseg

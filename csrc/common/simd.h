@@ -69,7 +69,7 @@ inline void store(T* p, V<T> v) {
 
 template <class T>
 inline V<T> splat(T x) {
-  return V<T>{} + x;
+  return x - V<T>{};  // x + 0 would be an addition: it is not x for -0
 }
 
 template <class T>

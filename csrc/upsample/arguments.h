@@ -1,20 +1,10 @@
 // Tensors -> the parameters of upsample.h, for the glue files of every stem that upsamples.
 #pragma once
+#include "../common/dispatch.h"
 #include "checks.h"
 #include "upsample.h"
 
 namespace fastseg {
-
-template <class T, class Single, class Double>
-constexpr auto by_size(Single single, Double twice) {
-  if constexpr (sizeof(T) == 4)
-    return single;
-  else
-    return twice;
-}
-
-// The kernels of this machine for T: of the tables name_f32 and name_f64.
-#define FASTSEG_PICK_FOR(T, name) (*::fastseg::by_size<T>(&FASTSEG_PICK(name##_f32), &FASTSEG_PICK(name##_f64)))
 
 inline Strided strided(const Tensor& x, Float type = Float::f32) {
   return {x.data_ptr(), type,        x.size(0),   x.size(1),   x.size(2),
@@ -79,12 +69,6 @@ struct Source {
     maps = {(const T*)keep.data_ptr(), n, c, h, w, c * h * pitch, h * pitch, pitch};
   }
 };
-
-// use(T{}): float64 computes in double, everything else in float.
-template <class Use>
-auto by_type(Float type, const Use& use) {
-  return type == Float::f64 ? use(double{}) : use(float{});
-}
 
 // Labels of upsampled logits, ready for its `argmax` kernel: sources, axes and the argmax at source resolution.
 template <class T>

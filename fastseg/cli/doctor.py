@@ -68,10 +68,10 @@ def examine() -> dict[str, Any]:
 
     backend, faults = _choice()
     ops = {}
-    for name, op in sorted(OPS.items()):
+    for name in sorted(OPS):
         # Under a variable that cannot be followed no op runs, but why it would not run natively can still be told.
         with fastseg.backend("reference") if faults else nullcontext():
-            told = describe(name, torch.empty(0, dtype=op.dtypes[0]))
+            told = describe(name)
         path, reasons = "none" if faults else told.path, told.reasons
         if path.startswith("cpu/") and not has_kernel(name, "CPU"):
             path, reasons = "reference", {**reasons, "native": ["the native library has no kernel for it"]}

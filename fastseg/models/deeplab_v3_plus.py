@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fastseg.models.backbones import Backbone, EfficientNetLite0, MobileNetV2, resnet50, resnet101
 from fastseg.models.preprocess import IMAGENET, LITE, Preprocess
 from fastseg.models.segmentation import SegmentationModel
-from fastseg.nn import ASPP, SeparableConv2d, conv_bn_act
+from fastseg.nn import ASPP, AtrousConv2d, SeparableAtrousConv2d
 
 BACKBONES: dict[str, tuple[Callable[[int], Backbone], Preprocess]] = {
     "efficientnet_lite0": (EfficientNetLite0, LITE),
@@ -55,10 +55,10 @@ class DeepLabV3Plus(SegmentationModel):
     ) -> None:
         super().__init__(backbone, preprocess, classes, align_corners)
         self.aspp = ASPP(backbone.out_channels, rates, separable=separable)
-        self.low_level = conv_bn_act(backbone.low_level_channels, 48, 1)
+        self.low_level = AtrousConv2d(backbone.low_level_channels, 48, 1)
 
         def block(channels: int) -> nn.Module:
-            return SeparableConv2d(channels, 256) if separable else conv_bn_act(channels, 256, 3)
+            return SeparableAtrousConv2d(channels, 256) if separable else AtrousConv2d(channels, 256)
 
         self.decoder = nn.Sequential(block(256 + 48), block(256))
         self.classifier = nn.Conv2d(256, num_classes, 1)

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def conv_bn_act(
@@ -43,3 +45,31 @@ def conv_bn_act(
     if activation is not None:
         layers.append(activation(inplace=True))
     return nn.Sequential(*layers)
+
+
+def folded(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """The scale and the shift that a batch norm with running statistics is, ``bn(y) = scale * y + shift``: in float32
+    at least."""
+    assert isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.running_var is not None
+    mean, var, weight, bias = (
+        v.float() if v is not None and v.dtype.itemsize < 4 else v
+        for v in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    assert mean is not None and var is not None
+    scale = torch.rsqrt(var + norm.eps)
+    if weight is not None:
+        scale = scale * weight
+    shift = -mean * scale
+    return scale, shift if bias is None else shift + bias
+
+
+def fuses(norm: nn.Module) -> bool:
+    """Whether a batch norm is a scale and a shift: it takes its running statistics."""
+    return isinstance(norm, _BatchNorm) and not norm.training and norm.running_mean is not None and unhooked(norm)
+
+
+def unhooked(module: nn.Module) -> bool:
+    """Whether nobody asks to be told when this module, or one below it, runs: what is fused does not run them."""
+    return not any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in module.modules()
+    )

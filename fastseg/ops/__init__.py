@@ -1,11 +1,26 @@
 """Segmentation ops. Each works on any device through its reference, and fast where a kernel is compiled."""
 
+from .aspp import aspp_conv2d
+from .atrous_conv import atrous_conv2d
+from .atrous_conv_algorithms import prepack_atrous_weight
 from .confusion import confusion_matrix
+from .global_conv import global_conv2d
+from .ksac import ksac_conv2d, ksac_conv2d_train
+from .pyramid_pool import pyramid_pool
+from .separable_atrous_conv import separable_atrous_conv2d
 from .upsample import upsample_argmax, upsample_bilinear, upsample_softmax, upsample_threshold
 from .upsample_loss import upsample_cross_entropy
 
 __all__ = [
+    "aspp_conv2d",
+    "atrous_conv2d",
     "confusion_matrix",
+    "global_conv2d",
+    "ksac_conv2d",
+    "ksac_conv2d_train",
+    "prepack_atrous_weight",
+    "pyramid_pool",
+    "separable_atrous_conv2d",
     "upsample_argmax",
     "upsample_bilinear",
     "upsample_cross_entropy",

@@ -1,5 +1,6 @@
 """What the doors of several stems ask of their arguments: maps, sizes, labels, and results shaped like maps."""
 
+from collections.abc import Collection
 from numbers import Integral, Real
 from typing import Any
 
@@ -68,6 +69,58 @@ def checked_ignore_index(op: str, ignore_index: int | None, classes: int) -> int
     if not is_whole(ignore_index) or not abs(ignore_index) < 2**31 - 1:
         raise ValueError(f"fastseg::{op}: ignore_index must be between -2^31 + 1 and 2^31 - 1, got {ignore_index!r}")
     return ignore_index
+
+
+def checked_pair(op: str, argument: str, x: Any, least: int) -> tuple[int, int]:
+    """Check whole numbers along y and x, or one for both; return them."""
+    pair: tuple[Any, ...] = (x, x) if is_whole(x) else tuple(x) if isinstance(x, tuple | list) else ()
+    if len(pair) != 2 or not all(is_whole(n) and least <= n < 2**30 for n in pair):
+        raise ValueError(f"fastseg::{op}: {argument} must be a whole number of at least {least}, or two, got {x!r}")
+    return pair[0], pair[1]
+
+
+def checked_choice(op: str, argument: str, x: Any, choices: Collection[str]) -> str:
+    if not isinstance(x, str) or x not in choices:
+        raise ValueError(f"fastseg::{op}: {argument} must be one of {', '.join(choices)}, got {x!r}")
+    return str(x)
+
+
+def check_map(op: str, argument: str, x: Any) -> None:
+    if not isinstance(x, Tensor) or x.dim() != 4 or x.dtype not in FLOATS:
+        raise ValueError(f"fastseg::{op}: {argument} must be a floating tensor [N, C, H, W], got {brief(x)}")
+
+
+def check_weight(op: str, argument: str, weight: Any, x: Tensor, shape: tuple[int | None, ...]) -> None:
+    """A weight has the dtype of x, unless autocast sees to that, and this shape, where None is any extent but 0."""
+    fits = isinstance(weight, Tensor) and weight.dim() == len(shape) and weight.dtype in FLOATS
+    fits = fits and (weight.dtype == x.dtype or under_autocast(x))
+    if not fits or not all(n in (None, m) and m for n, m in zip(shape, weight.shape, strict=True)):
+        rule = "x".join("any" if n is None else str(n) for n in shape)
+        raise ValueError(f"fastseg::{op}: {argument} must be {x.dtype} of {rule}, got {brief(weight)}")
+
+
+def under_autocast(x: Tensor) -> bool:
+    """Whether autocast is about to cast tensors like this one."""
+    return x.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(x.device.type)
+
+
+def check_vectors(op: str, channels: int, **vectors: Tensor | None) -> None:
+    """Biases, scales and shifts have a value for each channel, in any floating dtype."""
+    for argument, v in vectors.items():
+        if v is not None and (not isinstance(v, Tensor) or v.dtype not in FLOATS or v.shape != (channels,)):
+            raise ValueError(f"fastseg::{op}: {argument} must be a floating tensor [{channels}], got {brief(v)}")
+
+
+def check_table(op: str, argument: str, table: Tensor | None, shape: tuple[int, int]) -> None:
+    """A matrix in any floating dtype."""
+    fits = isinstance(table, Tensor) and table.dtype in FLOATS and table.shape == shape
+    if table is not None and not fits:
+        raise ValueError(f"fastseg::{op}: {argument} must be floating {list(shape)}, got {brief(table)}")
+
+
+def is_differentiated(*tensors: Tensor | None) -> bool:
+    """Whether autograd is about to record a call with these arguments."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def check_devices(op: str, like: Tensor, **others: Tensor | None) -> None:

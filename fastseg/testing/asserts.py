@@ -23,7 +23,7 @@ def assert_shape(got: Tensor, truth: Tensor, what: str = "result") -> None:
         raise AssertionError(f"{what}: dtype {got.dtype} where the truth has {truth.dtype}")
 
 
-def assert_close(got: Tensor, truth: Tensor, plain: Tensor, floor: float, what: str) -> None:
+def assert_close(got: Tensor, truth: Tensor, plain: Tensor, floor: float, what: str, growth: float = 1.0) -> None:
     """Floating results: the infinities and NaN of the truth, and elsewhere an error judged against plain PyTorch's.
 
     Args:
@@ -32,6 +32,7 @@ def assert_close(got: Tensor, truth: Tensor, plain: Tensor, floor: float, what: 
         plain: plain PyTorch's result in the dtype of `got`.
         floor: error granted in any case, relative to the largest magnitude of the truth.
         what: names the result in the message.
+        growth: how many times the error of PyTorch the algorithm is granted, up to a bound of its own.
     """
     assert_shape(got, truth, what)
     error = plain_error = largest = 0.0
@@ -48,7 +49,9 @@ def assert_close(got: Tensor, truth: Tensor, plain: Tensor, floor: float, what: 
         error = max(error, _largest(g - t, finite))
         plain_error = max(plain_error, _largest(p - t, finite & p.isfinite()))
         largest = max(largest, _largest(t, finite))
-    allowed = tolerances.PLAIN * plain_error + floor * largest
+    allowed = growth * (tolerances.PLAIN * plain_error + floor * largest)
+    if growth > 1:
+        allowed = min(allowed, tolerances.GROWN_MOST * largest)
     if error > allowed:
         at = _first(torch.where(truth.to(got.dtype).isfinite(), (got - truth).abs(), 0.0) > allowed)
         raise AssertionError(

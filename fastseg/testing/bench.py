@@ -88,7 +88,7 @@ def measure_row(
         torch.set_num_threads(before)
     flops, moved = counter.get_total_flops(), contenders[OURS].bytes
     ceilings = bed.ceilings(dtype)
-    taken = "+".join(dict.fromkeys(path.split(":")[1] for path in paths))
+    taken = "+".join(dict.fromkeys(path.split(":", 1)[1] for path in paths))
     revision, dirty = commit()
     prediction = bed.predict(case, mode, dtype)
     return [

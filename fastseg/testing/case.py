@@ -13,7 +13,7 @@ from .bands import Band
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-TAGS = frozenset({"smoke", "odd", "paper", "bench", "degenerate"})
+TAGS = frozenset({"smoke", "odd", "paper", "bench", "heavy", "degenerate", "cpu"})
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -30,14 +30,18 @@ class Case:
         op: name of the function in `fastseg.ops`.
         id: name of the row, unique within the op.
         make: `(seed, dtype, device, layout) -> (args, kwargs)`, the same values for every layout.
-        grad: which of the positional arguments are differentiated.
+        grad: which arguments are differentiated, by position or by keyword.
         tags: `smoke` and `odd` rows meet every dtype and layout; `paper` rows are sizes that the literature uses;
-            `bench` rows are timed; `degenerate` rows are empty, constant, all-ignored or not finite.
+            `bench` rows are timed, and those that are `heavy` too are judged there only; `degenerate` rows are empty,
+            constant, all-ignored or not finite; `cpu` rows ask for an algorithm that only the CPU's kernels have.
         dtypes: what `dtype` may be for this row.
         exponential: whether floating results go through exp, which magnifies round-off.
         counts: whether integer results are counts of pixels, of which a tie moves one.
         terms: how many terms the sum behind a gradient has.
+        summands: how many the sum behind a result has.
         pixels: how many entries of a gradient have errors that are independent, which bounds its bias.
+        gemm: whether a library's GEMM or convolution is behind it, whose sums depend on the number of threads and on
+            the memory format.
         band: for integer results: how far each pixel is from a tie, and how near is near enough to differ.
         backward: for an op whose backward reads its result, rounded to the dtype: `(inputs, result, upstream)`, all in
             float64, to the gradients.
@@ -46,13 +50,15 @@ class Case:
     op: str
     id: str
     make: Callable[[int, torch.dtype, str, str], Inputs]
-    grad: tuple[int, ...] = ()
+    grad: tuple[int | str, ...] = ()
     tags: frozenset[str] = frozenset()
     dtypes: tuple[torch.dtype, ...] = FLOATS
     exponential: bool = False
     counts: bool = False
     terms: Callable[[Inputs], float] = _one
+    summands: Callable[[Inputs], float] = _one
     pixels: Callable[[Inputs], int] = _one
+    gemm: bool = False
     band: Callable[[Inputs, torch.dtype, Tensor | None], Band] | None = None
     backward: Callable[[Inputs, Tensor, Tensor], tuple[Tensor, ...]] | None = None
 

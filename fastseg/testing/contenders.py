@@ -3,10 +3,10 @@
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch._functorch.config
@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import ops
 from . import rivals
 from .case import Case, find_cases
-from .check import SEED, inputs_of
+from .check import SEED, differentiated, inputs_of
 from .layouts import with_layout
 from .signals import generator
 
@@ -40,6 +40,37 @@ def _tables() -> list[Any]:
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, fullgraph=True, dynamic=False)
+
+
+class _Frozen(torch.nn.Module):
+    """A function with those of its arguments that are weights as parameters: a compiler may reorder them once."""
+
+    def __init__(self, function: Callable[..., Any], weights: dict[int | str, list[Tensor]]) -> None:
+        super().__init__()
+        self.function = function
+        owned = {str(k): torch.nn.ParameterList(torch.nn.Parameter(w, False) for w in t) for k, t in weights.items()}
+        self.weights = torch.nn.ModuleDict(owned)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        def own(place: int | str, value: Any) -> Any:
+            if str(place) not in self.weights:
+                return value
+            weights = list(self.weights[str(place)].parameters())
+            return weights[0] if isinstance(value, Tensor) else weights
+
+        return self.function(*(own(i, a) for i, a in enumerate(args)), **{k: own(k, a) for k, a in kwargs.items()})
+
+
+def _frozen(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """The plain function of an op that has weights, compiled as torch.compile serves inference best."""
+    table = next(table for table in _tables() if op in table.PLAIN)
+    places = getattr(table, "WEIGHTS", {}).get(op, ())
+    given = {p: args[p] if isinstance(p, int) else kwargs.get(p) for p in places}
+    weights = {p: [w] if isinstance(w, Tensor) else list(w) for p, w in given.items() if w is not None}
+    if not weights:
+        return None
+    module = _Frozen(table.PLAIN[op], weights).eval()
+    return cast(Callable[..., Any], torch.compile(module, fullgraph=True, dynamic=False, options={"freezing": True}))
 
 
 def contender_names(op: str, *, compiled: bool = True) -> list[str]:
@@ -70,11 +101,14 @@ def contender(case: Case, name: str, mode: str, dtype: torch.dtype, layout: str,
     """
     if mode not in MODES:
         raise ValueError(f"fastseg::contender: mode must be one of {', '.join(MODES)}, got {mode!r}")
+    if name == "torch.compile":
+        torch.compiler.reset()  # its limit on what was compiled before is that of a model, not of a table
     own = {"eager": "contiguous", "eager channels_last": "channels_last"}.get(name, layout)
     args, kwargs = inputs_of(case, dtype, own, device)
     if name != OURS:
         args = tuple(a.long() if isinstance(a, Tensor) and not a.is_floating_point() else a for a in args)
-    function = _function(case.op, name)
+    frozen = _frozen(case.op, args, kwargs) if name == "torch.compile" and mode == "forward" else None
+    function = _function(case.op, name) if frozen is None else frozen
     tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
 
     if mode == "forward":
@@ -84,15 +118,15 @@ def contender(case: Case, name: str, mode: str, dtype: torch.dtype, layout: str,
                 return function(*args, **kwargs)
 
         return Contender(name, call, _bytes(tensors, call()))
-    inputs = [args[i].requires_grad_() for i in case.grad]
+    (args, kwargs), inputs = differentiated(case, (args, kwargs))
     if not inputs:
         raise ValueError(f"fastseg::contender: mode must be forward for {case.op}, which has no gradient, got {mode!r}")
     # A compiled graph frees what its backward needs, unless told that the backward comes again.
     with torch._functorch.config.patch(donated_buffer=False):
-        torch.compiler.reset()
-        out = function(*args, **kwargs)
-    upstream = with_layout(torch.randn(out.shape, generator=generator(SEED + 1)).to(out), own)
-    moved = _bytes([*tensors, upstream], inputs)
+        result = function(*args, **kwargs)
+    out: tuple[Tensor, ...] = result if isinstance(result, tuple) else (result,)
+    upstream = [with_layout(torch.randn(o.shape, generator=generator(SEED + 1)).to(o), own) for o in out]
+    moved = _bytes([*tensors, *upstream], inputs)
     if mode == "both":
         return Contender(
             name, lambda: torch.autograd.grad(function(*args, **kwargs), inputs, upstream), moved + _bytes([], out)

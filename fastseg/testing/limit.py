@@ -1,4 +1,5 @@
-"""Calls whose arguments or results pass what 32 bits hold: only the first and the last block are computed.
+"""Calls whose arguments or results pass what 32 bits hold: only the first and the last block are computed, and of a
+library's products between Triton's kernels the first and the last pixels.
 
 `python -m fastseg.testing.limit triton` runs them in Triton's interpreter, under TRITON_INTERPRET=1, and `... cuda` on
 the host, in an environment of `fastseg.testing.ladder.host`. A line says of each what is wrong.
@@ -14,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -24,6 +26,8 @@ from .ladder.sources import cuda_ops
 from .layouts import sparse
 
 NEAR = 1e-3  # of values up to 1 in half precision; counts are equal. A wrong place holds another value altogether.
+
+PIXELS = 2**14  # of either end, more than a program has
 
 PATHS = {"cuda": "cuda/host", "triton": "triton/interpreter"}
 
@@ -74,6 +78,28 @@ def fault(limit: Limit, path: str) -> str:
 
 
 @contextmanager
+def _products_of_ends() -> Iterator[None]:
+    """The library's products that launchers ask for, of the first and the last pixels: matrices have a row for each."""
+    bmm, addmm = torch.bmm, torch.addmm
+
+    def ends(size: int) -> tuple[slice, ...]:
+        return (slice(PIXELS), slice(-PIXELS, None)) if size > 2 * PIXELS else (slice(None),)
+
+    def product(a: Tensor, b: Tensor, *, out: Tensor) -> None:
+        for end in ends(a.shape[1]):
+            out[:, end] = bmm(a[:, end], b)
+
+    def sum_of_products(total: Tensor, a: Tensor, b: Tensor, *, out: Tensor) -> None:
+        for end in ends(b.shape[0]):
+            addmm(out, a[:, end], b[end], out=out)
+
+    launchers = importlib.import_module("fastseg.kernels._products")
+    one_band = patch.object(launchers, "WORKSPACE", 2**40)  # of memory that nobody touches
+    with patch.object(torch, "bmm", product), patch.object(torch, "addmm", sum_of_products), one_band:
+        yield
+
+
+@contextmanager
 def _ends_of(kind: str) -> Iterator[None]:
     if kind == "cuda":
         os.environ["FASTSEG_HOST_ENDS"] = "1"
@@ -83,7 +109,7 @@ def _ends_of(kind: str) -> Iterator[None]:
     from .ladder.kernels import launched, use_kernels
 
     use_kernels()
-    with launched(run_ends):
+    with launched(run_ends), _products_of_ends():
         yield
 
 

@@ -117,10 +117,15 @@ def unpoisoned() -> Iterator[None]:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """`torch.use_deterministic_algorithms(True)`, which also poisons fresh memory, for as long as the block lasts."""
-    before = torch.are_deterministic_algorithms_enabled()
+    """`torch.use_deterministic_algorithms(True)`, which also poisons fresh memory, for as long as the block lasts; and
+    convolutions in float32 itself, not in TF32."""
+    cudnn: Any = torch.backends.cudnn
+    conv = cudnn.conv
+    before, precision = torch.are_deterministic_algorithms_enabled(), conv.fp32_precision
     torch.use_deterministic_algorithms(True)
+    conv.fp32_precision = "ieee"
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        conv.fp32_precision = precision

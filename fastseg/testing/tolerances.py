@@ -35,6 +35,16 @@ FLOAT64_EXTENT_EPSILONS = 4
 # our kernels, which add in runs, are off by 2. Roundings that have no preferred sign add up to sqrt(n) / 2.
 FLOAT64_SUM_EPSILONS = 0.5
 
+# Roundings of a sum of n products that are not PyTorch's, because the sum is in another order: as above, in the dtype
+# that is summed in. It matters where the sum is then rounded to a narrow dtype, and could fall to the neighbour.
+SUM_EPSILONS = 0.5
+
+# Algorithms whose error is not PyTorch's own for the same convolution, in times of that, measured on 2048 channels:
+# Winograd's transforms add and subtract before and after the products (Lavin and Gray 2015, arXiv 1509.09308). And the
+# bound that docs/ops/atrous_conv.md promises of them, relative to the largest magnitude.
+GROWTH = {"winograd3": 2.0, "winograd4": 4.0}
+GROWN_MOST = 1e-4
+
 # Two classes may change places only where they are this near, in units in the last place of the largest corner: each
 # value is off by at most 2 ulp (weights rounded once, two products, a sum), the difference by twice that.
 TIE_ULPS = 4
@@ -74,6 +84,16 @@ def floor(dtype: torch.dtype, extent: int, exponent: float = 0.0) -> float:
 def sum_floor(dtype: torch.dtype, terms: float) -> float:
     """What is granted to a gradient beside `floor`: the rounding of the truth's own sum of so many terms."""
     return FLOAT64_SUM_EPSILONS * math.sqrt(terms) * torch.finfo(dtype).eps if dtype == torch.float64 else 0.0
+
+
+def wide_sum(dtype: torch.dtype, terms: float) -> float:
+    """Error of a sum of so many terms relative to the largest magnitude, in the dtype that it is computed in."""
+    return SUM_EPSILONS * math.sqrt(terms - 1) * torch.finfo(compute_dtype(dtype)).eps
+
+
+def growth(path: str) -> float:
+    """How many times PyTorch's own error an algorithm is granted, by the path that was taken."""
+    return GROWTH.get(path.split(":")[-1], 1.0)
 
 
 def exponent(largest: float, classes: int) -> float:

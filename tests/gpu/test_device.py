@@ -33,7 +33,7 @@ if gpu.why_none():
 
 DEVICE = "cuda"
 # Of random values, so that other values give another result.
-SMOKE = [case for case in testing.find_cases(None, "smoke") if "degenerate" not in case.tags]
+SMOKE = [case for case in testing.find_cases(None, "smoke") if not case.tags & {"degenerate", "cpu"}]
 PIXELS = 1024 * 2048
 SLEEP = 200_000_000  # cycles: about a tenth of a second
 Call = tuple[Any, tuple[Any, ...]]
@@ -55,7 +55,7 @@ def test_every_op_has_a_kernel() -> None:
     assert kernels(DEVICE) == gpu_ops()
 
 
-@pytest.mark.parametrize("case", testing.find_cases(), ids=name)
+@pytest.mark.parametrize("case", [c for c in testing.find_cases() if "cpu" not in c.tags], ids=name)
 def test_row(case: Case) -> None:
     """Every dtype and layout, twice; timed rows in one dtype, because their truth on the CPU takes its time."""
     dtypes = case.dtypes[:1] if "bench" in case.tags else None

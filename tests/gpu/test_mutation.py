@@ -2,10 +2,12 @@
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fastseg.testing.ladder import interpreted_mutants, mutation
+from fastseg.testing.ladder.interpreted_runs import functions_behind
 from fastseg.testing.ladder.mutant_runs import by_turns
 from fastseg.testing.ladder.mutants import find_sites, keys, mutated
 from fastseg.testing.ladder.sources import ROOT
@@ -127,6 +129,17 @@ def test_mutants_of_a_triton_kernel() -> None:
         ("term dropped", "(at < n) & (at > 0)"),
         ("term dropped", "(at < n) & (at > 0)"),
     ]
+
+
+def test_a_mutant_of_triton_meets_what_runs_its_function() -> None:
+    assert {interpreted_mutants.function_at(TRITON, line) for line in (3, 6)} == {"kernel"}
+    assert interpreted_mutants.function_at(TRITON, 10) == "launch"
+
+    space = {"__name__": "fastseg.kernels.family", "jit": lambda f: SimpleNamespace(fn=f), "range": range}
+    exec("@jit\ndef leaf(): pass\n@jit\ndef told(): pass\n@jit\ndef idle(): pass\n"
+         "@jit\ndef kernel(): range(leaf)\n", space)  # fmt: skip
+    launch = SimpleNamespace(kernel=space["kernel"], arguments={"n": 3}, options={"CALL": space["told"]})
+    assert set(functions_behind(launch)) == {"family.kernel", "family.leaf", "family.told"}
 
 
 PROGRAM = """

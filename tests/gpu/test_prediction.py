@@ -12,7 +12,8 @@ from fastseg.testing import find_cases
 from fastseg.testing.contenders import OURS, contender
 from fastseg.testing.ladder import static, toolchain
 from fastseg.testing.ladder.devices import DEVICES, find_device
-from fastseg.testing.ladder.prediction import ATTAINABLE, LAUNCH, kernels_of, predict
+from fastseg.testing.ladder.kernels import on_gpu
+from fastseg.testing.ladder.prediction import ATTAINABLE, LAUNCH, TENSOR, kernels_of, predict
 
 Row = dict[str, Any]
 CASE = next(c for c in find_cases("upsample_bilinear") if c.id == "cityscapes_smooth")
@@ -61,6 +62,19 @@ def test_instructions_around_the_arithmetic_cost_time() -> None:
     assert laden.ms - 1e3 * LAUNCH == pytest.approx(10 * (lean.ms - 1e3 * LAUNCH), rel=0.05)
 
 
+def test_tensor_cores_count_where_a_kernel_has_them() -> None:
+    case = next(c for c in find_cases("atrous_conv2d") if c.id == "c512_64_r2")
+    gemm = {"tensor_cores": 4, "dynamic": 96 << 10, "threads": 256, "occupancy": 0.125}
+    for dtype, rate in ((torch.float16, 1.0), (torch.float32, 0.5)):
+        name = str(dtype).removeprefix("torch.")
+        rows = row(f"a/gemm<{name}>", case.op, **gemm), row(f"a/other<{name}>", case.op)
+        told = predict(case, "forward", dtype, "H100 SXM", rows)
+        assert told.kernels == (f"a/gemm<{name}>",) and told.bound == "compute"
+        flops = 2 * 64 * 64 * 9 * 512 * 512
+        assert told.ms == pytest.approx(1e3 * (flops / (989e12 * TENSOR * rate) + LAUNCH))
+        assert predict(case, "forward", dtype, "H100 SXM", rows[1:]).ms > 5 * told.ms
+
+
 def test_doubles_are_slower_where_the_device_is() -> None:
     fast, slow = (predict(ARGMAX, "forward", torch.float64, name, ()).ms for name in ("A100-80", "RTX 3090"))
     assert slow > 5 * fast
@@ -79,7 +93,7 @@ def test_kernels_are_found_by_op_dtype_and_architecture() -> None:
 
 
 def test_every_op_with_a_timed_row_has_kernels_in_the_stored_rows() -> None:
-    for case in find_cases(None, "bench"):
+    for case in on_gpu(find_cases(None, "bench")):
         for mode in ("forward", "backward") if case.grad else ("forward",):
             assert predict(case, mode, torch.float32, "H100 SXM").kernels, f"{case.name} {mode}"
 

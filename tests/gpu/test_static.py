@@ -119,6 +119,19 @@ def test_a_broken_promise_is_told(rows: dict[str, Row], kernel: str, promise: di
     assert fault in told
 
 
+def test_triton_asks_for_the_shared_memory_that_an_architecture_has(rows: dict[str, Row]) -> None:
+    row = {**rows["probe/wide"], "dynamic": 96 << 10}
+    (told,) = gate.judge(row, replace(LOOSE, barriers=1))
+    assert told.endswith("a launch grants 49152")
+    assert gate.judge({**row, "language": "triton"}, LOOSE) == []
+    (told,) = gate.judge({**row, "language": "triton", "arch": 75}, LOOSE)
+    assert told.endswith("a launch grants 65536")
+
+
+def test_older_architectures_than_a_kernel_is_launched_on_are_not_judged(rows: dict[str, Row]) -> None:
+    assert gate.judge(rows["probe/local"], replace(LOOSE, barriers=1, since=100)) == []
+
+
 def test_occupancy_below_the_promise_is_told(probe: Source) -> None:
     # 100 KiB of dynamic shared memory for each block: two blocks on sm_90, none on sm_86.
     hungry = replace(LOOSE, barriers=1, dynamic=100 * 1024, occupancy=0.5)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fastseg.models import DeepLabV3Plus, create_model, deeplab_v3_plus, list_models
-from fastseg.nn import ASPP, SeparableConv2d
+from fastseg.nn import ASPP, SeparableAtrousConv2d
 
 
 def parameters(module):
@@ -35,7 +35,7 @@ def test_parameter_count_of_parts():
 
 
 def test_separable_order():
-    block = SeparableConv2d(8, 12, dilation=6)
+    block = SeparableAtrousConv2d(8, 12, dilation=6)
     assert [type(layer).__name__ for layer in (*block.depthwise, *block.pointwise)] == [
         "Conv2d",
         "BatchNorm2d",

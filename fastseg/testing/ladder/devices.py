@@ -47,7 +47,8 @@ class Device:
     """One GPU.
 
     `clock` is the boost clock in GHz, `bandwidth` that of device memory in GB/s, `tflops` the float32 rate without
-    tensor cores, `l2` bytes of the second-level cache. `source` names where they stand. `marks` are words of the name
+    tensor cores, `tensor` that of tensor cores on dense float16 summed in float32 (the maker's datasheets), `l2` bytes
+    of the second-level cache. `source` names where they stand. `marks` are words of the name
     that CUDA gives the GPU: all of them, and it is this one.
     """
 
@@ -57,6 +58,7 @@ class Device:
     clock: float
     bandwidth: float
     tflops: float
+    tensor: float
     l2: int
     source: str
     marks: tuple[str, ...]
@@ -69,26 +71,31 @@ class Device:
 
 _MIB = 2**20
 DEVICES = (
-    Device("T4", 75, 40, 1.59, 320, 8.1, 4 * _MIB, "deviceQuery; sysrqmts.com, Tesla T4", ("T4",)),
+    Device("T4", 75, 40, 1.59, 320, 8.1, 65, 4 * _MIB, "deviceQuery; sysrqmts.com, Tesla T4", ("T4",)),
     Device(
-        "A100-40", 80, 108, 1.41, 1555, 19.5, 40 * _MIB, "openxla/xla target_config a100_sxm_40", ("A100", "40GB")
+        "A100-40", 80, 108, 1.41, 1555, 19.5, 312, 40 * _MIB, "openxla/xla target_config a100_sxm_40", ("A100", "40GB")
     ),
     Device(
-        "A100-80", 80, 108, 1.41, 2039, 19.5, 40 * _MIB, "openxla/xla target_config a100_sxm_80", ("A100", "80GB")
+        "A100-80", 80, 108, 1.41, 2039, 19.5, 312, 40 * _MIB, "openxla/xla target_config a100_sxm_80", ("A100", "80GB")
     ),
-    Device("A10", 86, 72, 1.695, 600, 31.2, 6 * _MIB, "TechPowerUp c3793", ("A10",)),
-    Device("RTX 3090", 86, 82, 1.695, 936, 35.6, 6 * _MIB, "TechPowerUp c3622", ("RTX 3090",)),
+    Device("A10", 86, 72, 1.695, 600, 31.2, 125, 6 * _MIB, "TechPowerUp c3793", ("A10",)),
+    Device("RTX 3090", 86, 82, 1.695, 936, 35.6, 71, 6 * _MIB, "TechPowerUp c3622", ("RTX 3090",)),
     # That page says 60 multiprocessors, against its own 7,424 cores and 30.3 TFLOP/s: 58.
-    Device("L4", 89, 58, 2.04, 300, 30.3, 48 * _MIB, "TechPowerUp c4091", ("L4",)),
-    Device("RTX 4090", 89, 128, 2.52, 1008, 82.6, 72 * _MIB, "NVIDIA/nvbench#207; TechPowerUp c3889", ("RTX 4090",)),
-    Device("H100 SXM", 90, 132, 1.98, 3350, 67, 50 * _MIB, "openxla/xla target_config h100_sxm", ("H100", "HBM3")),
-    Device("H200", 90, 132, 1.98, 4800, 67, 50 * _MIB, "openxla/xla target_config h200", ("H200",)),
+    Device("L4", 89, 58, 2.04, 300, 30.3, 121, 48 * _MIB, "TechPowerUp c4091", ("L4",)),
+    Device(
+        "RTX 4090", 89, 128, 2.52, 1008, 82.6, 165, 72 * _MIB, "NVIDIA/nvbench#207; TechPowerUp c3889", ("RTX 4090",)
+    ),
+    Device("H100 SXM", 90, 132, 1.98, 3350, 67, 989, 50 * _MIB, "openxla/xla target_config h100_sxm", ("H100", "HBM3")),
+    Device("H200", 90, 132, 1.98, 4800, 67, 989, 50 * _MIB, "openxla/xla target_config h200", ("H200",)),
     # As CUDA reports it: the 8 TB/s and 75 TFLOP/s of the maker are rounded up.
     Device(
-        "B200", 100, 148, 1.965, 7672, 74.4, 253 * _MIB // 2, "openxla/xla target_config b200; pytorch/ao#4002",
+        "B200", 100, 148, 1.965, 7672, 74.4, 2250, 253 * _MIB // 2, "openxla/xla target_config b200; pytorch/ao#4002",
         ("B200",),
     ),
-    Device("RTX 5090", 120, 170, 2.407, 1792, 104.8, 96 * _MIB, "NVIDIA/nccl#1637; TechPowerUp c4216", ("RTX 5090",)),
+    Device(
+        "RTX 5090", 120, 170, 2.407, 1792, 104.8, 209.5, 96 * _MIB, "NVIDIA/nccl#1637; TechPowerUp c4216",
+        ("RTX 5090",),
+    ),
 )  # fmt: skip
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from .devices import MULTIPROCESSORS
+
 Row = dict[str, Any]
 DRIFT = 0.2  # of the number of instructions, against the stored baseline
-SHARED = 48 << 10  # bytes of shared memory of a block, static and dynamic, that need not be asked for
+SHARED = 48 << 10  # bytes of shared memory of a block, static and dynamic, that need not be asked for; Triton asks
 TENSOR_CORES_FROM = 80
 
 
@@ -27,6 +29,8 @@ class Gate:
         barriers: instructions that wait for the block, at most.
         loads, stores: width in bits -> the share of the instructions on global memory that are at least as wide.
         tensor_cores: whether tensor-core instructions must be there (from sm_80).
+        since: the first architecture that they are launched on; what compilers make for older ones is not judged.
+        library: whether most FLOPs of these ops are a library's products, of which the kernels' code says nothing.
     """
 
     pattern: str
@@ -39,6 +43,8 @@ class Gate:
     loads: Mapping[int, float] = field(default_factory=dict)
     stores: Mapping[int, float] = field(default_factory=dict)
     tensor_cores: bool = False
+    since: int = 0
+    library: bool = False
 
 
 def find_gates() -> tuple[Gate, ...]:
@@ -64,6 +70,8 @@ def unused(kernels: Iterable[str], gates: Iterable[Gate]) -> list[str]:
 
 def judge(row: Row, gate: Gate) -> list[str]:
     """What one kernel breaks on one architecture."""
+    if row["arch"] < gate.since:
+        return []
     faults = []
     if row["spills"] or row["local"]:
         faults.append(f"uses local memory: {row['local']} bytes, {row['spills']} spill instructions")
@@ -71,8 +79,9 @@ def judge(row: Row, gate: Gate) -> list[str]:
         faults.append(f"takes {row['registers']} registers, promised {gate.registers}")
     if row["occupancy"] < gate.occupancy:
         faults.append(f"reaches an occupancy of {row['occupancy']:.2f}, promised {gate.occupancy:.2f}")
-    if row["shared"] + row["dynamic"] > SHARED:
-        faults.append(f"takes {row['shared'] + row['dynamic']} bytes of shared memory, a launch grants {SHARED}")
+    granted = MULTIPROCESSORS[row["arch"]].block_shared if row["language"] == "triton" else SHARED
+    if row["shared"] + row["dynamic"] > granted:
+        faults.append(f"takes {row['shared'] + row['dynamic']} bytes of shared memory, a launch grants {granted}")
     if row["barriers"] > gate.barriers:
         faults.append(f"has {row['barriers']} barriers, promised {gate.barriers}")
     for what in ("loads", "stores"):

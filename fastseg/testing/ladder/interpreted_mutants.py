@@ -37,6 +37,12 @@ def find_mutants(text: str, file: str) -> list[tuple[Mutant, str]]:
     return found
 
 
+def function_at(text: str, line: int) -> str:
+    """The name of the function that this line of a module belongs to."""
+    functions = (node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef))
+    return next(f.name for f in functions if f.lineno <= line <= (f.end_lineno or f.lineno))
+
+
 def _is_kernel(function: ast.FunctionDef) -> bool:
     return any("triton.jit" in ast.unparse(decorator) for decorator in function.decorator_list)
 

@@ -1,22 +1,36 @@
 """Rows of Triton kernels in this process, which runs under TRITON_INTERPRET=1; mutants are folders."""
 
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 import torch
 
-from ..case import Case
+from ... import _registry
+from ..case import Case, stem_of, tables
+from ..check import run
 from ..data_errors import DataError, fault_of
 from ..layouts import FAR, LAYOUTS
 from ..selftest import selftest
 from .interpreter import PATH, backwards, narrow, run_fenced
-from .kernels import TooLarge, launched, rows, use_kernels
+from .kernels import TooLarge, launched, ops_behind, rows, use_kernels
+from .sources import files_of, find_sources
 
 
-def find_jobs() -> list[tuple[str, str, str]]:
-    """Rows in every dtype, those tagged smoke in every layout, and spread over 2^31 elements in one dtype."""
-    cases = rows()
+def find_jobs(file: Path) -> list[tuple[str, str, str]]:
+    """Rows of the families whose kernels a file is part of: in every dtype, those tagged smoke in every layout, and
+    spread over 2^31 elements in one dtype."""
+    concerned = {source.stem for source in find_sources() if file.resolve() in files_of(source.path)}
+
+    def concerns(table: Any) -> bool:
+        behind = {op for case in table.CASES for op in ops_behind(case.op)}
+        return any(_registry.OPS[op].triton in concerned for op in behind)
+
+    families = {stem for stem, table in tables().items() if concerns(table)}
+    cases = [case for case in rows() if stem_of(case.op) in families]
     jobs = []
     for i, case in enumerate(cases):
         for j, dtype in enumerate(case.dtypes):
@@ -24,6 +38,27 @@ def find_jobs() -> list[tuple[str, str, str]]:
             jobs += [(case.name, str(dtype).removeprefix("torch."), layout) for layout in layouts]
     small = [case for case in cases if "smoke" in case.tags]
     return jobs + [(case.name, str(narrow(case)).removeprefix("torch."), far) for case in small for far in FAR]
+
+
+def reached(case: Case, dtype: torch.dtype, layout: str) -> tuple[set[str], int]:
+    """Every Triton function, `module.function`, that a row would run, and in how many programs: its launches are looked
+    at in place of run."""
+    launches: list[Any] = []
+    with launched(launches.append):
+        run(case, dtype, layout)
+    functions = {name for launch in launches for name in functions_behind(launch)}
+    return functions, sum(launch.programs for launch in launches)
+
+
+def functions_behind(launch: Any) -> Iterator[str]:
+    """The kernel of a launch, what it is told to call, and what those call."""
+    seen, queue = set(), [launch.kernel, *launch.arguments.values(), *launch.options.values()]
+    while queue:
+        function = getattr(queue.pop(), "fn", None)
+        if isinstance(function, FunctionType) and function not in seen:
+            seen.add(function)
+            queue += [function.__globals__[name] for name in function.__code__.co_names if name in function.__globals__]
+            yield f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
 
 
 def use(folder: Path) -> None:

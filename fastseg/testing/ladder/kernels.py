@@ -48,8 +48,9 @@ def launched(by: Callable[[Any], None]) -> Iterator[None]:
 
 
 def rows(op: str | None = None, pattern: str = "") -> list[Case]:
-    """Rows of the table that call an op with a Triton kernel and whose name contains the pattern; timed ones aside."""
-    found = [case for case in find_cases(op) if pattern in case.name and "bench" not in case.tags]
+    """Rows of the table that call an op with a Triton kernel and whose name contains the pattern; timed ones aside, and
+    those for the CPU's kernels."""
+    found = [case for case in find_cases(op) if pattern in case.name and not case.tags & {"bench", "cpu"}]
     triton = {name for name in {case.op for case in found} if any(_registry.OPS[o].triton for o in ops_behind(name))}
     return [case for case in found if case.op in triton]
 
@@ -58,6 +59,11 @@ def gpu_ops() -> set[str]:
     """Registered ops that have a kernel of ours on a GPU."""
     compiled = cuda_ops()
     return {name for name, op in _registry.OPS.items() if op.triton or name in compiled}
+
+
+def on_gpu(cases: list[Case]) -> list[Case]:
+    """Those of an op that has a kernel of ours on a GPU."""
+    return [case for case in cases if ops_behind(case.op) & gpu_ops()]
 
 
 @cache

@@ -16,7 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -27,9 +27,11 @@ import torch
 from .. import check
 from ..case import find_cases
 from ..data_errors import check_data_error, find_data_errors, poisons
+from ..layouts import FAR
 from ..selftest import deterministic, layouts_of, selftest
 from . import host, interpreted_runs
 from .forks import forked
+from .kernels import FOLDER
 from .rows import backwards
 
 FOREVER = 7200
@@ -50,6 +52,7 @@ class Order:
             says counts.
         jobs: of each mutant; none at all: those that reach it, the cheapest first, as many as fit in `seconds`.
         seconds: of rows for each mutant, as they take them unchanged.
+        functions: `module.function` that each mutant of Triton stands in; the interpreter has no marks.
     """
 
     place: str
@@ -57,6 +60,7 @@ class Order:
     rung: str = "values"
     jobs: Mapping[int, Sequence[Job]] = field(default_factory=dict)
     seconds: float = 6.0
+    functions: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -170,10 +174,14 @@ def by_turns(costs: Mapping[Job, float], seconds: float) -> list[Job]:
 
 
 def _measured(order: Order, jobs: Iterable[Job], marks: Any) -> tuple[dict[Job, float], dict[int, list[Job]]]:
-    """What each job takes, unchanged, and which mutants it met."""
+    """What each job takes, unchanged, and which mutants it met; in the interpreter, while one of them has time left."""
     costs: dict[Job, float] = {}
     met: dict[int, list[Job]] = {mutant: [] for mutant in order.mutants}
-    for job in jobs:
+    spent: dict[int, float] = dict.fromkeys(order.mutants, 0.0)
+    reached = _reached(order, jobs) if order.rung == "interpreter" else {}
+    for job in reached or jobs:
+        if reached and all(spent[mutant] > order.seconds for mutant in reached[job]):
+            continue
         if job[0] in _cases():
             right = check.truth(_cases()[job[0]], getattr(torch, job[1]))
             _ = right.band, right.plain_band  # are computed once, here
@@ -187,9 +195,29 @@ def _measured(order: Order, jobs: Iterable[Job], marks: Any) -> tuple[dict[Job, 
         costs[job] = cost
         hit = bytes(marks)
         for mutant, reached_by in met.items():
-            if hit[mutant] or order.rung == "interpreter":
+            if hit[mutant] or mutant in reached.get(job, ()):
                 reached_by.append(job)
+                spent[mutant] += cost
     return costs, met
+
+
+def _reached(order: Order, jobs: Iterable[Job]) -> dict[Job, set[int]]:
+    """Mutants of Triton that each job meets: every case once, each in another dtype than the one before it, then the
+    spread ones, then every case again, and so on; those of few programs first."""
+    found: dict[Job, set[int]] = {}
+    ranks: dict[Job, tuple[float, int]] = {}
+    times: Counter[str] = Counter()
+    for job in jobs:
+        if job[0] not in _cases():
+            found[job], ranks[job] = set(order.mutants), (-1, 0)
+            continue
+        functions, programs = interpreted_runs.reached(_cases()[job[0]], getattr(torch, job[1]), job[2])
+        found[job] = {mutant for mutant, function in order.functions.items() if function in functions}
+        spread = job[2] in FAR
+        turn = (times[job[0]] + len(times)) % len(_cases()[job[0]].dtypes) + times[job[0]] // 4 * 4
+        ranks[job] = (0.5 if spread else turn, programs)
+        times[job[0]] += not spread
+    return {job: found[job] for job in sorted(found, key=lambda job: ranks[job]) if found[job]}
 
 
 def _say(verdict: Verdict) -> None:
@@ -199,6 +227,7 @@ def _say(verdict: Verdict) -> None:
 def main() -> None:
     """Serve the order of the standard input."""
     order = Order(**json.load(sys.stdin))
+    order = replace(order, functions={int(k): function for k, function in order.functions.items()})
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # what has no kernel runs its reference
     check.truth = cache(check.Truth)  # all of them: forks share them
@@ -232,9 +261,12 @@ def main() -> None:
             taken = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
             limits = dict.fromkeys(order.mutants, 10 * taken + SPARE)
         else:
-            found = interpreted_runs.find_jobs() + data_error_jobs() if order.rung == "interpreter" else find_jobs()
+            found = find_jobs()
+            if order.rung == "interpreter":
+                found = interpreted_runs.find_jobs(FOLDER / f"{Path(order.place).name}.py") + data_error_jobs()
             costs, met = _measured(order, found, marks)
-            jobs = {k: by_turns({job: costs[job] for job in v}, order.seconds) for k, v in met.items()}
+            chosen = order.rung == "interpreter"  # in their order
+            jobs = {k: v if chosen else by_turns({job: costs[job] for job in v}, order.seconds) for k, v in met.items()}
             limits = {k: 10 * sum(costs[job] for job in v) + SPARE for k, v in jobs.items()}
         work = ((k, task(k), limits[k]) for k in order.mutants)
         for mutant, how, why in forked(work):

@@ -30,7 +30,7 @@ SHARE = 0.95  # of all mutants, that have to be killed
 STAGES = ("values", "address", "undefined", "thread", "values")
 SECONDS = 6.0, 600.0  # of rows for each mutant in the first stage, where most die, and in the last one
 SANITIZED = 64  # rows of a mutant under a sanitizer, of those that the first stage chose
-INTERPRETED = 600.0  # of rows for each mutant of a Triton kernel: all of them
+INTERPRETED = 150.0  # of rows for each mutant of a Triton kernel
 Row = dict[str, Any]
 
 
@@ -86,8 +86,13 @@ def run_cuda(files: Sequence[Path], tree: Path, progress: Progress) -> Iterator[
 def run_triton(path: Path, tree: Path, progress: Progress) -> Iterator[tuple[Mutant, str]]:
     """Mutants of Triton kernels and what kills each."""
     mutants = interpreted_mutants.write_folders(path, name_of(path), tree)
-    order = Order(str(tree), tuple(range(1, len(mutants) + 1)), "interpreter", {}, INTERPRETED)
-    yield from ((mutants[k - 1], verdict.how) for k, verdict in _ordered(order, progress).items())
+    text = path.read_text()
+    functions = {
+        k: f"{path.stem}.{interpreted_mutants.function_at(text, mutant.line)}" for k, mutant in enumerate(mutants, 1)
+    }
+    order = Order(str(tree), tuple(functions), "interpreter", {}, INTERPRETED, functions)
+    # In their order: mutants of one place are told apart by it.
+    yield from ((mutants[k - 1], verdict.how) for k, verdict in sorted(_ordered(order, progress).items()))
 
 
 def _ordered(order: Order, progress: Progress) -> dict[int, Verdict]:
@@ -187,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stem", help="only files of this stem")
     parser.add_argument("--all", action="store_true", help="files that have not changed, too")
     asked = parser.parse_args(arguments)
-    rows = {file: row for file, row in load().items() if (ROOT / file).exists()}
+    rows = load()
     chosen = [
         path
         for path in kernel_files()
@@ -198,12 +203,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if reason := (cuda and host.why_not()) or (chosen != cuda and _triton.why_not):
         print(f"fastseg::mutation: {reason}", file=sys.stderr)
         return 3
+    judged: dict[str, Row] = {}
     with Progress() as progress:
         verdicts = list(run_cuda(cuda, ROOT / "build" / "mutants", progress)) if cuda else []
         for path in chosen:
             if path.suffix == ".py":
                 verdicts += run_triton(path, ROOT / "build" / "mutants" / path.stem, progress)
-            rows[name_of(path)] = row_of(path, [v for v in verdicts if v[0].file == name_of(path)])
+            judged[name_of(path)] = row_of(path, [v for v in verdicts if v[0].file == name_of(path)])
+    # Lines may have come in the meantime, of other stems.
+    rows = {file: row for file, row in {**load(), **judged}.items() if (ROOT / file).exists()}
     for row in rows.values():  # reasons may be newer than the runs
         for one in row["survivors"]:
             one["reason"] = reasons().get(f"{row['file']} {one['key']}", "")

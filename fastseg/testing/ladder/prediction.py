@@ -8,12 +8,16 @@
   needed).
 - r_c = min(1, resident warps / 16): four schedulers, four cycles until a result can be used.
 - Issue slots needed are `flops` times the instructions per FLOP in the kernel's busiest loop, as the compiler made it;
-  a multiprocessor issues four warps in a cycle.
+  a multiprocessor issues four warps in a cycle. Where a library's products come between the kernels, all FLOPs are
+  taken to run at the peak, without tensor cores.
+- Where kernels of the op use tensor cores in this dtype, those count: `peak` is 0.7 of what tensor cores reach (half of
+  it in TF32), issue slots are left out, and what copies hold of shared memory is in flight too.
 - A launch takes 3 us. Occupancy and instructions are the worst over the kernels that the call may run, from the stored
   rows.
 
-Left out: caches (a second reading of the inputs is free), bank conflicts, divergence, clocks under load, and shortcuts
-that depend on the data, such as that of the argmax where the corners of a cell agree.
+Left out: caches (a second reading of the inputs is free), grids too small for the device, bank conflicts, divergence,
+clocks under load, and shortcuts: dead taps of a convolution, and those that depend on the data, such as that of the
+argmax where the corners of a cell agree.
 """
 
 import re
@@ -21,13 +25,15 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..case import FLOATS, Case, find_cases
 from ..contenders import OURS, contender
 from ..record import Recorder
 from .devices import Device, find_device
-from .gate import Row
+from .gate import Row, find_gates, gate_of
+from .kernels import on_gpu
 from .static import load
 
 ATTAINABLE = 0.9  # of the bandwidth on the datasheet, by a plain copy
@@ -36,6 +42,8 @@ IN_FLIGHT = 16  # bytes of each resident thread: one 128-bit load, or four narro
 BUSY_WARPS = 16
 ISSUED = 128  # lanes in a cycle of a multiprocessor
 LAUNCH = 3e-6  # seconds
+TENSOR = 0.7  # of the peak on the datasheet, by a good GEMM
+TENSOR_RATES = {torch.float16: 1.0, torch.bfloat16: 1.0, torch.float32: 0.5}
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,10 @@ class _Work:
 @cache
 def _work(case: Case, mode: str, dtype: torch.dtype) -> _Work:
     """What a call moves and computes at least, and the ops that it runs, from shapes alone."""
-    ours = contender(case, OURS, mode, dtype, "contiguous", "meta")
-    with Recorder() as recorder, FlopCounterMode(display=False) as counter:
-        ours.call()
+    with FakeTensorMode():  # not even the inputs have values
+        ours = contender(case, OURS, mode, dtype, "contiguous", "meta")
+        with Recorder() as recorder, FlopCounterMode(display=False) as counter:
+            ours.call()
     names = (overload._schema.name.split("::")[1] for overload, _ in recorder.calls)
     return _Work(ours.bytes, counter.get_total_flops(), tuple(names))
 
@@ -90,6 +99,8 @@ def predict(
     """
     device, work = find_device(device_name), _work(case, mode, dtype)
     kernels = kernels_of(work.ops, dtype, device.arch, _stored() if rows is None else rows)
+    if dtype in TENSOR_RATES:
+        kernels = [row for row in kernels if row.get("tensor_cores")] or kernels
     memory = work.bytes / _bandwidth(device, kernels)
     compute = _compute(work.flops, device, dtype, kernels)
     launches = len({row["kernel"].split("<")[0] for row in kernels}) or len(work.ops)
@@ -119,16 +130,27 @@ def _occupancy(kernels: list[Row]) -> float:
     return min((row["occupancy"] for row in kernels), default=1.0)
 
 
+def _in_flight(row: Row, device: Device) -> float:
+    """Bytes under way to one multiprocessor."""
+    threads = row["occupancy"] * device.multiprocessor.threads
+    copied = row["dynamic"] * threads / row["threads"] if row.get("tensor_cores") else 0.0
+    return float(max(threads * IN_FLIGHT, copied))
+
+
 def _bandwidth(device: Device, kernels: list[Row]) -> float:
     """Bytes per second."""
     needed = 1e9 * device.bandwidth / device.multiprocessors * LATENCY
-    in_flight = _occupancy(kernels) * device.multiprocessor.threads * IN_FLIGHT
+    in_flight = min((_in_flight(row, device) for row in kernels), default=needed)
     return 1e9 * device.bandwidth * ATTAINABLE * min(1.0, in_flight / needed)
 
 
 def _compute(flops: int, device: Device, dtype: torch.dtype, kernels: list[Row]) -> float:
     """Seconds."""
+    if dtype in TENSOR_RATES and any(row.get("tensor_cores") for row in kernels):
+        return flops / (1e12 * device.tensor * TENSOR * TENSOR_RATES[dtype])
     rate = device.multiprocessor.double_rate if dtype == torch.float64 else 1.0
+    if any(gate.library for row in kernels if (gate := gate_of(row["kernel"], find_gates()))):
+        return flops / (1e12 * device.tflops * rate)
     busy = min(1.0, _occupancy(kernels) * device.multiprocessor.warps / BUSY_WARPS)
     slots = flops * max((r["loop_instructions"] / r["loop_flops"] for r in kernels if r["loop_flops"]), default=0.0)
     issue_rate = device.multiprocessors * ISSUED * 1e9 * device.clock
@@ -140,7 +162,7 @@ def table(
 ) -> list[tuple[Case, str, list[Prediction]]]:
     """Predictions of the timed rows, forward and backward; rows of the same work, on other values, once."""
     lines, seen = [], set()
-    for case in find_cases(None, "bench"):
+    for case in on_gpu(find_cases(None, "bench")):
         for mode in ("forward", "backward") if case.grad else ("forward",):
             if dtype not in case.dtypes or (work := _work(case, mode, dtype)) in seen:
                 continue

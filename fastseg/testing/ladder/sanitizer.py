@@ -1,9 +1,10 @@
 """Proofs that no access of a Triton kernel leaves its tensors: triton-viz's symbolic sanitizer on small rows.
 
 `python -m fastseg.testing.ladder.sanitizer`, in the environment of `make gpu-check`: triton-viz 3.0 wants Triton 3.7.1.
-It runs a program with its positions as unknowns and asks z3 for one that an unmasked lane reads or writes outside. Two
-things it cannot do with kernels whose loops begin and end where the program id says, so here each program runs with its
-own id as a number, and the bounds of a loop become numbers before it sees them. Sliced inputs it refuses.
+It runs a program with its positions as unknowns and asks z3 for one that an unmasked lane reads or writes outside.
+Loops that begin and end where the program id says it cannot do, and of loops in loops it knows the innermost number
+alone: so here each program runs with its own id as a number, the bounds of a loop become numbers before it sees them,
+and the iterations of a short loop are taken one by one. Sliced inputs it refuses.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from .kernels import TooLarge, launched, rows, use_kernels
 
 LAYOUTS = ("contiguous", "channels_last", "permuted")
 PROGRAMS = 48  # of one launch: two seconds
+UNROLLED = 64  # iterations of a short loop
 
 
 def _client() -> Any:
@@ -49,6 +51,8 @@ def _client() -> Any:
 
             def wrap(iterable: Any, line: Any, kind: Any, args: Any = None, kwargs: Any = None, *rest: Any) -> Any:
                 bounds = tuple(number(bound) for bound in args or ())
+                if len(range(*bounds)) <= UNROLLED:
+                    return range(*bounds)
                 return callbacks.range_wrapper_factory(iterable, line, kind, bounds, kwargs, *rest)
 
             return replace(callbacks, range_wrapper_factory=wrap)

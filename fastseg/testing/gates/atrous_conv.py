@@ -1,0 +1,69 @@
+"""Promises of atrous convolution: the dense kernels are GEMMs on tensor cores wherever the dtype has them, the
+depthwise ones move 128 bits a thread in channels_last.
+
+A large tile holds 128 x 128 sums, 64 registers of each thread: one block of 8 warps fits a multiprocessor and is
+enough, because copies run ahead in shared memory. Where C is divisible by 16 all loads of the loop are 128 bits wide;
+the others are the scales and shifts, two neighbours a thread. For TF32 Hopper wants its operands with neighbouring
+summands, so those that are stored otherwise are copied 32 bits at a time.
+"""
+
+from typing import Any
+
+from ..ladder.gate import Gate
+
+_FORWARD = ("atrous_conv2d", "separable_atrous_conv2d")
+_INPUT, _WEIGHT = ("atrous_conv2d_grad_input",), ("atrous_conv2d_grad_weight",)
+# The launchers leave dense convolutions on Turing to cuDNN.
+_GEMM: dict[str, Any] = {"registers": 208, "occupancy": 0.12, "barriers": 20, "since": 80}
+_FMA: dict[str, Any] = {"registers": 144, "occupancy": 0.18, "barriers": 16, "since": 80}
+_STREAM: dict[str, Any] = {"registers": 80, "occupancy": 0.3}
+
+GATES = (
+    Gate("atrous_conv/forward<float32,ieee>", _FORWARD, **_FMA, stores={128: 1}),
+    Gate("atrous_conv/forward<float64>", _FORWARD, **_FMA, stores={128: 1}),
+    Gate("atrous_conv/forward<*odd>", _FORWARD, **_GEMM, tensor_cores=True),
+    Gate("atrous_conv/forward<*>", _FORWARD, **_GEMM, tensor_cores=True, loads={64: 1}, stores={128: 1}),
+    Gate("atrous_conv/input_gradient<*tf32>", _INPUT, **_GEMM, tensor_cores=True, stores={128: 1}),
+    Gate("atrous_conv_weight/gradient<*tf32>", _WEIGHT, **_GEMM, tensor_cores=True, stores={128: 1}),
+    Gate("atrous_conv_weight/gradient<float64>", _WEIGHT, **_FMA, stores={128: 1}),
+    Gate("depthwise/forward<float64>", (*_FORWARD, *_INPUT), registers=128, occupancy=0.25, loads={128: 1}),
+    Gate("depthwise/forward<*nchw>", (*_FORWARD, *_INPUT), **_STREAM, barriers=2, stores={128: 1}),
+    Gate("depthwise/forward<*>", (*_FORWARD, *_INPUT), **_STREAM, loads={128: 1}, stores={128: 1}),
+    Gate("depthwise/weight_gradient<*nchw>", _WEIGHT, **_STREAM, barriers=8),
+    Gate("depthwise/weight_gradient<*int64>", _WEIGHT, registers=128, occupancy=0.25, barriers=8, loads={128: 1}),
+    Gate("depthwise/weight_gradient<*>", _WEIGHT, **_STREAM, barriers=8, loads={128: 1}),
+)
+
+_DEAD = "More taps of the rectangle than are live: their reads are masked, so they cost time only."
+_WIDE = "int64 is right for small sizes too, and the limits are beyond int32."
+_NEGATIVE = "What is less than no tap or output is clipped behind it, or no loop."
+_OTHER = "Its partner is zero there, or the sum is not stored."
+
+# Mutants that live on, by the file and the key of benchmarks/results/gpu_mutation.jsonl: why that is no gap.
+SURVIVORS: dict[str, dict[str, str]] = {
+    "kernels/atrous_conv.py": {
+        "rounded down `tl.cdiv(tl.maximum(-high, 0), dilation)` in `first = tl.cdiv(tl.maximum(-high, 0),"
+        " dilation)`": _DEAD,
+        "always the limit `tl.maximum(-high, 0)` in `first = tl.cdiv(tl.maximum(-high, 0), dilation)`": _DEAD,
+        "always the limit `tl.minimum(tl.cdiv(tl.maximum(size - low, 0), dilation), taps)` in `behind = "
+        "tl.minimum(tl.cdiv(tl.maximum(size - low, 0), dilation), taps)`": _DEAD,
+        "limit dropped `tl.maximum(size - low, 0)` in `behind = tl.minimum(tl.cdiv(tl.maximum(size - low,"
+        " 0), dilation), taps)`": _NEGATIVE,
+        "the other variant `WIDE` in `if WIDE:`": _WIDE,
+        "limit dropped `tl.minimum((tile * BLOCK_M + BLOCK_M - 1) // strip, rows - 1)` in `top, bottom = "
+        "tile * BLOCK_M // strip, tl.minimum((tile * BLOCK_M + BLOCK_M - 1) // strip, rows - 1)`": _DEAD,
+        "always the limit `tl.minimum((tile * BLOCK_M + BLOCK_M - 1) // strip, rows - 1)` in `top, bottom"
+        " = tile * BLOCK_M // strip, tl.minimum((tile * BLOCK_M + BLOCK_M - 1) // strip, rows - 1)`": _DEAD,
+        "always the first `tl.where(whole, 0, top % out_height)` in `low = tl.where(whole, 0, top % "
+        "out_height) * stride_y - padding_y`": _DEAD,
+        "always the first `tl.where(whole, out_height - 1, bottom % out_height)` in `high = "
+        "tl.where(whole, out_height - 1, bottom % out_height) * stride_y - padding_y`": _DEAD,
+    },
+    "kernels/atrous_conv_weight.py": {
+        "the other variant `WIDE` in `if WIDE:`": _WIDE,
+        "other value `0` in `a = tl.load(grad + (m[:, None] + at[None, :]), m_inside[:, None] & "
+        "inside[None, :], other=0)`": _OTHER,
+        "other value `0` in `b = tl.load(x + (at[:, None] + n[None, :]), inside[:, None] & n_inside[None,"
+        " :], other=0)`": _OTHER,
+    },
+}
