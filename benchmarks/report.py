@@ -31,13 +31,21 @@ def load(results: Path = RESULTS) -> list[Row]:
 
 
 def contests(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that were measured against each other, ours first; ours is there, and a rival."""
+    """Rows that were measured against each other, ours first; ours is there, and a rival. Where a contest was held with
+    several instruction sets, the last one counts."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        key = tuple(row[k] for k in ("cpu", "op", "mode", "case", "layout", "dtype", "threads"))
-        groups.setdefault(key, []).append(row)
-    ordered = (sorted(group, key=lambda row: row["backend"] != OURS) for group in groups.values())
-    return [group for group in ordered if group[0]["backend"] == OURS and group[1:]]
+        groups.setdefault((*_contest(row), row["isa"]), []).append(row)
+    latest: dict[tuple[Any, ...], list[Row]] = {}
+    for group in (sorted(rows, key=lambda row: row["backend"] != OURS) for rows in groups.values()):
+        before = latest.get(_contest(group[0]))
+        if group[0]["backend"] == OURS and group[1:] and (before is None or before[0]["when"] < group[0]["when"]):
+            latest[_contest(group[0])] = group
+    return list(latest.values())
+
+
+def _contest(row: Row) -> tuple[Any, ...]:
+    return tuple(row[k] for k in ("cpu", "op", "mode", "case", "layout", "dtype", "threads"))
 
 
 def goal_of(row: Row) -> Goal | None:
@@ -96,7 +104,7 @@ def table(rows: Sequence[Row]) -> str:
         )
     first = rows[0]
     dirty = ", some from a dirty tree" if any(row["dirty"] for row in rows) else ""
-    where = "; ".join(sorted({f"{row['cpu']} ({row['isa']})" for row in rows if row["backend"] == OURS}))
+    where = "; ".join(sorted({f"{group[0]['cpu']} ({group[0]['isa']})" for group in contests(rows)}))
     head = (
         f"Float32, {first['threads']} threads, {where}, torch {first['torch']}{dirty}. Times in ms: medians, and "
         "p20-p80 in brackets; the rival is the fastest of eager, eager channels_last, torch.compile and, for the "

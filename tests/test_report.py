@@ -27,7 +27,15 @@ def report() -> Any:
 @pytest.fixture
 def rows() -> list[Row]:
     """Every row that a goal speaks of: 100 times as fast as eager, with a hundredth of its memory."""
-    same = {"dtype": "float32", "isa": "avx512", "threads": 2, "cpu": "this", "torch": "2", "dirty": False}
+    same = {
+        "dtype": "float32",
+        "isa": "avx512",
+        "threads": 2,
+        "cpu": "this",
+        "torch": "2",
+        "dirty": False,
+        "when": "2026-02-01",
+    }
     need = {"bytes": 3_000_000, "flops": 70_000_000, "share_of_ceiling": 0.5}
     return [
         {
@@ -60,6 +68,13 @@ def test_rows_of_a_gpu_and_of_no_device_are_left_out(report: Any, rows: list[Row
     gpu, counted = {**rows[0], "device": "GPU 1"}, {"kernel": "argmax", "arch": "sm_90", "registers": 32}
     (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (gpu, *rows, counted)))
     assert report.load(tmp_path) == rows
+
+
+def test_of_several_instruction_sets_the_last_measured_one_counts(report: Any, rows: list[Row]) -> None:
+    older = [{**row, "isa": "avx2", "ms": 1.0, "when": "2026-01-01"} for row in rows]
+    newer = [{**row, "isa": "avx2", "ms": 1.0, "when": "2026-03-01"} for row in rows]
+    assert report.contests(older + rows) == report.contests(rows + older) == report.contests(rows)
+    assert report.contests(rows + newer) == report.contests(newer)
 
 
 def test_a_missed_goal_is_listed_with_its_needs_and_reason(report: Any, rows: list[Row]) -> None:
