@@ -22,13 +22,12 @@ struct Tile {
 };
 
 struct Tiles {
-  const float* x;      // [images, rows.in, columns.in, c]
+  const float* x;      // [images, rows.in, columns.in, slice], pixels that start pitch apart
   float* y;            // [images, rows.out, columns.out, k]
   float* inputs;       // [points, tiles of the band, slice]
   float* products;     // [points, tiles of the band, k]
   const float* zeros;  // [slice], read in place of pixels outside of the map
-  int64_t c, k;
-  int64_t first_channel, slice;
+  int64_t pitch, k, slice;
   ConvAxis rows, columns;
   const Tile* tiles;    // of the band
   int64_t band;         // its number of tiles

@@ -51,7 +51,7 @@ Tensor convolve(const ConvArguments& a, int algorithm, const Tensor& x, const Te
     finish_maps<T>(dense, last, after.on<T>(x, a.k, last).epilogue);
     return dense;
   }
-  const Tensor maps = dense_maps<float>(x, true), w = torch::stable::contiguous(weight);
+  const Tensor maps = dense_maps<float>(x, is_channels_last(x)), w = torch::stable::contiguous(weight);
   const Tensor y = empty_images(x, a.n, a.k, a.rows.out, a.columns.out, ScalarType::Float, true);
   const EpilogueTensors<float> epilogue = after.on<float>(x, a.k, true);
   const bool ready = packed && packed->size(0) == kPoints[algorithm];

@@ -6,7 +6,7 @@ namespace fastseg {
 namespace {
 
 constexpr const char* kOp = "separable_atrous_conv2d";
-constexpr int64_t kBandBytes = 4 << 20;  // less would let the GEMM read its weights too often: measured
+constexpr int64_t kBandBytes = 5 << 20;  // less would let the GEMM read its weights too often: measured
 
 template <class T>
 Tensor separable(const ConvArguments& a, const Tensor& x, const Tensor& depthwise_weight,
@@ -16,7 +16,8 @@ Tensor separable(const ConvArguments& a, const Tensor& x, const Tensor& depthwis
   const Tensor matrix = torch::stable::reshape(torch::stable::to(pointwise_weight, kScalar<T>), {k, a.c});
   const Tensor y = empty_images(x, a.n, k, a.rows.out, a.columns.out, kScalar<T>, last);
   const int64_t width = a.columns.out, pixels = a.pixels();
-  const int64_t band = std::max<int64_t>(1, std::min(a.rows.out, kBandBytes / (int64_t(sizeof(T)) * width * a.c)));
+  const int64_t bands = std::min(a.rows.out, 1 + a.rows.out * width * a.c * int64_t(sizeof(T)) / kBandBytes);
+  const int64_t band = (a.rows.out + bands - 1) / bands;
   const Tensor scratch = empty(x, {band * width * a.c}, kScalar<T>);
   Depthwise<T> p = depthwise_of<T>(a, maps, filters, last);
   p.images = 1;

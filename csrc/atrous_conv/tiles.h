@@ -6,7 +6,7 @@ namespace fastseg {
 
 // Bytes of the transformed inputs, of the products and of the transformed weights that are held at once, each. Blocks
 // beyond 32 MiB would come from the system afresh in each call and cost more than the kernels, in page faults.
-constexpr int64_t kTileScratch = int64_t(24) << 20;
+constexpr int64_t kTileScratch = int64_t(16) << 20;
 
 constexpr int kAuto = -2, kDirect = -1;  // beside the schemes
 
@@ -41,7 +41,7 @@ int choose_algorithm(const ConvArguments&, int packed_for);
 // weight [k, c, 3, 3] in float32 -> [points, c, k].
 Tensor transformed_weight(const Tensor& weight, int scheme);
 
-// x dense float32 in channels_last -> y the same; the weight is transformed here unless it comes packed. Returns for
+// x dense float32 -> y in channels_last; the weight is transformed here unless it comes packed. Returns for
 // each image whether a result is not finite, before the epilogue: then that image has to be computed otherwise.
 std::vector<int32_t> run_tiles(const ConvArguments&, int scheme, const Tensor& x, const Tensor& weight,
                                const std::optional<Tensor>& packed, const Tensor& y, const Epilogue<float>&);

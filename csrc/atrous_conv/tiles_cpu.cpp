@@ -152,14 +152,18 @@ std::vector<int32_t> run_tiles(const ConvArguments& a, int scheme, const Tensor&
   const Tensor zero_pixel = zeros(x, {slice}, ScalarType::Float);
   std::vector<int32_t> not_finite(a.n, 0);
   const SchemeTable& kernels = FASTSEG_PICK(schemes).of[scheme];
-  Tiles p{(const float*)x.data_ptr(),
+  // In channels_last: the maps, or, of maps that are large, a slice of the channels at a time.
+  const int64_t in_pixels = a.rows.in * a.columns.in;
+  const bool sliced = !is_channels_last(x) && most == all && 4 * x.numel() > kTileScratch;
+  const Tensor maps =
+      sliced ? empty(x, {a.n * in_pixels * slice}, ScalarType::Float) : dense_maps<float>(x, true);
+  Tiles p{nullptr,
           (float*)y.data_ptr(),
           (float*)inputs.data_ptr(),
           (float*)products.data_ptr(),
           (const float*)zero_pixel.data_ptr(),
           a.c,
           a.k,
-          0,
           slice,
           a.rows,
           a.columns,
@@ -171,15 +175,21 @@ std::vector<int32_t> run_tiles(const ConvArguments& a, int scheme, const Tensor&
     p.tiles = list.tiles.data() + first;
     p.band = std::min(most, all - first);
     const Tensor sums = matrices(products, points, p.band, a.k);
-    for (p.first_channel = 0; p.first_channel < a.c; p.first_channel += slice) {
-      p.slice = std::min(slice, a.c - p.first_channel);
+    for (int64_t channel = 0; channel < a.c; channel += slice) {
+      p.slice = std::min(slice, a.c - channel);
+      p.x = (const float*)maps.data_ptr() + (sliced ? 0 : channel);
+      if (sliced) {
+        transpose_all((const float*)x.data_ptr() + channel * in_pixels, a.c * in_pixels, (float*)maps.data_ptr(), a.n,
+                      p.slice, in_pixels);
+        p.pitch = p.slice;
+      }
       Ranges(p.band, 8 * points * p.slice).run([&](int64_t, int64_t b, int64_t e) { kernels.inputs(p, b, e); });
-      if (!packed) transform_weight(weight, scheme, p.first_channel, p.slice, (float*)filters.data_ptr());
+      if (!packed) transform_weight(weight, scheme, channel, p.slice, (float*)filters.data_ptr());
       const Tensor filter =
-          packed ? narrowed(filters, 1, p.first_channel, p.slice) : matrices(filters, points, p.slice, a.k);
+          packed ? narrowed(filters, 1, channel, p.slice) : matrices(filters, points, p.slice, a.k);
       const Tensor transformed = matrices(inputs, points, p.band, p.slice);
       if (list.whole) {
-        (p.first_channel ? aten::add_bmm : aten::bmm)(sums, transformed, filter);
+        (channel ? aten::add_bmm : aten::bmm)(sums, transformed, filter);
         continue;
       }
       for (int64_t e = 0; e < points; ++e) {
@@ -188,7 +198,7 @@ std::vector<int32_t> run_tiles(const ConvArguments& a, int scheme, const Tensor&
         const auto part = [&](const Tensor& of) {
           return narrowed(torch::stable::select(of, 0, e), 0, begin, end - begin);
         };
-        (p.first_channel ? aten::add_mm : aten::mm)(part(sums), part(transformed), torch::stable::select(filter, 0, e));
+        (channel ? aten::add_mm : aten::mm)(part(sums), part(transformed), torch::stable::select(filter, 0, e));
       }
     }
     Ranges(p.band, 8 * points * a.k).run([&](int64_t, int64_t b, int64_t e) { kernels.outputs(p, b, e); });

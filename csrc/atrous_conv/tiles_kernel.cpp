@@ -161,7 +161,7 @@ void inputs(const Tiles& p, int64_t begin, int64_t end) {
         const int64_t x = tile.x - p.columns.padding + (b + use.first_tap) * p.columns.dilation;
         const bool inside = y >= 0 && y < p.rows.in && x >= 0 && x < p.columns.in;
         pixel[a * in + b] =
-            inside ? p.x + ((tile.image * p.rows.in + y) * p.columns.in + x) * p.c + p.first_channel : p.zeros;
+            inside ? p.x + ((tile.image * p.rows.in + y) * p.columns.in + x) * p.pitch : p.zeros;
       }
     float* out = p.inputs + i * p.slice;
     for (int64_t c = 0; c < p.slice; c += kLine) {
@@ -216,27 +216,34 @@ void outputs(const Tiles& p, int64_t begin, int64_t end) {
   }
 }
 
+// Filters of 16 channels and a vector of outputs at a time, which lie on few cache lines: neighbours among the outputs
+// are often a power of two apart.
 template <int scheme>
 void weights(const float* weight, float* out, int64_t c, int64_t k, int64_t first, int64_t channels, int64_t begin,
              int64_t end) {
   constexpr int n = matrices<scheme>().n, L = Simd<float>::lanes;
-  for (int64_t i = begin; i < end; ++i)
+  float near[L][9 * kLine], lanes[9][L] = {};
+  for (int64_t block = begin; block < end; block += kLine) {
+    const int64_t width = end - block < kLine ? end - block : kLine;
     for (int64_t o = 0; o < k; o += L) {
       const int64_t left = k - o < L ? k - o : L;
-      float lanes[9][L] = {};
-      for (int64_t l = 0; l < left; ++l)
-        for (int t = 0; t < 9; ++t) lanes[t][l] = weight[((o + l) * c + i) * 9 + t];
-      V<float> g[9], transformed[n * n];
-      for (int t = 0; t < 9; ++t) g[t] = load(lanes[t]);
-      apply_twice<scheme, Which::weight, n, 3>(g, transformed);
-      for (int e = 0; e < n * n; ++e) {
-        float* to = out + (e * channels + i - first) * k + o;
-        if (left == L)
-          store(to, transformed[e]);
-        else
-          store_part(to, transformed[e], left);
+      for (int64_t l = 0; l < left; ++l) memcpy(near[l], weight + ((o + l) * c + block) * 9, width * 9 * sizeof(float));
+      for (int64_t i = 0; i < width; ++i) {
+        for (int t = 0; t < 9; ++t)
+          for (int64_t l = 0; l < left; ++l) lanes[t][l] = near[l][i * 9 + t];
+        V<float> g[9], transformed[n * n];
+        for (int t = 0; t < 9; ++t) g[t] = load(lanes[t]);
+        apply_twice<scheme, Which::weight, n, 3>(g, transformed);
+        float* to = out + (block + i - first) * k + o;
+        for (int e = 0; e < n * n; ++e, to += channels * k) {
+          if (left == L)
+            store(to, transformed[e]);
+          else
+            store_part(to, transformed[e], left);
+        }
       }
     }
+  }
 }
 
 template <int scheme>

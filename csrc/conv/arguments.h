@@ -27,23 +27,28 @@ inline Tensor storage_of(const Tensor& x, bool channels_last) {
   return channels_last ? torch::stable::transpose(torch::stable::transpose(x, 1, 3), 1, 2) : x;
 }
 
-// Dense maps of T -> the same in the other memory format.
+// Matrices [rows, columns], of which one starts `step` after the other -> the same transposed, densely.
 template <class T>
-Tensor reformatted(const Tensor& x, bool to_channels_last) {
-  const int64_t n = x.size(0), c = x.size(1), pixels = x.size(2) * x.size(3);
-  const int64_t rows = to_channels_last ? c : pixels, columns = to_channels_last ? pixels : c;
-  const Tensor out = empty_images(x, n, c, x.size(2), x.size(3), kScalar<T>, to_channels_last);
+void transpose_all(const T* x, int64_t step, T* out, int64_t count, int64_t rows, int64_t columns) {
   // Ranges of whole squares: two threads never share a line of the result.
   const int64_t squares = (rows + 15) / 16;
-  Ranges(n * squares, 16 * columns).run([&](int64_t, int64_t b, int64_t e) {
+  Ranges(count * squares, 16 * columns).run([&](int64_t, int64_t b, int64_t e) {
     while (b < e) {
-      const int64_t image = b / squares, first = b % squares, last = std::min(squares, first + e - b);
-      FASTSEG_PICK_FOR(T, conv).transpose((const T*)x.data_ptr() + image * rows * columns,
-                                          (T*)out.data_ptr() + image * rows * columns, rows, columns, 16 * first,
+      const int64_t i = b / squares, first = b % squares, last = std::min(squares, first + e - b);
+      FASTSEG_PICK_FOR(T, conv).transpose(x + i * step, out + i * rows * columns, rows, columns, 16 * first,
                                           std::min(rows, 16 * last));
       b += last - first;
     }
   });
+}
+
+// Dense maps of T -> the same in the other memory format.
+template <class T>
+Tensor reformatted(const Tensor& x, bool to_channels_last) {
+  const int64_t n = x.size(0), c = x.size(1), pixels = x.size(2) * x.size(3);
+  const Tensor out = empty_images(x, n, c, x.size(2), x.size(3), kScalar<T>, to_channels_last);
+  transpose_all<T>((const T*)x.data_ptr(), c * pixels, (T*)out.data_ptr(), n, to_channels_last ? c : pixels,
+                   to_channels_last ? pixels : c);
   return out;
 }
 
