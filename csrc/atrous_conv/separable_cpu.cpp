@@ -6,7 +6,7 @@ namespace fastseg {
 namespace {
 
 constexpr const char* kOp = "separable_atrous_conv2d";
-constexpr int64_t kBandBytes = 5 << 20;  // less would let the GEMM read its weights too often: measured
+constexpr int64_t kBandBytes = 3 << 20;  // less would let the GEMM read its weights too often: measured
 
 template <class T>
 Tensor separable(const ConvArguments& a, const Tensor& x, const Tensor& depthwise_weight,
