@@ -41,8 +41,8 @@ int choose_algorithm(const ConvArguments&, int packed_for);
 // weight [k, c, 3, 3] in float32 -> [points, c, k].
 Tensor transformed_weight(const Tensor& weight, int scheme);
 
-// x dense float32 -> y in channels_last; the weight is transformed here unless it comes packed. Returns for
-// each image whether a result is not finite, before the epilogue: then that image has to be computed otherwise.
+// x dense float32 -> y in channels_last; the weight is transformed here unless it comes packed. Returns for each
+// image whether a result is not finite, before the epilogue: then that image has to be computed otherwise.
 std::vector<int32_t> run_tiles(const ConvArguments&, int scheme, const Tensor& x, const Tensor& weight,
                                const std::optional<Tensor>& packed, const Tensor& y, const Epilogue<float>&);
 

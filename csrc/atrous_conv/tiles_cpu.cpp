@@ -155,8 +155,7 @@ std::vector<int32_t> run_tiles(const ConvArguments& a, int scheme, const Tensor&
   // In channels_last: the maps, or, of maps that are large, a slice of the channels at a time.
   const int64_t in_pixels = a.rows.in * a.columns.in;
   const bool sliced = !is_channels_last(x) && most == all && 4 * x.numel() > kTileScratch;
-  const Tensor maps =
-      sliced ? empty(x, {a.n * in_pixels * slice}, ScalarType::Float) : dense_maps<float>(x, true);
+  const Tensor maps = sliced ? empty(x, {a.n * in_pixels * slice}, ScalarType::Float) : dense_maps<float>(x, true);
   Tiles p{nullptr,
           (float*)y.data_ptr(),
           (float*)inputs.data_ptr(),
@@ -185,8 +184,7 @@ std::vector<int32_t> run_tiles(const ConvArguments& a, int scheme, const Tensor&
       }
       Ranges(p.band, 8 * points * p.slice).run([&](int64_t, int64_t b, int64_t e) { kernels.inputs(p, b, e); });
       if (!packed) transform_weight(weight, scheme, channel, p.slice, (float*)filters.data_ptr());
-      const Tensor filter =
-          packed ? narrowed(filters, 1, channel, p.slice) : matrices(filters, points, p.slice, a.k);
+      const Tensor filter = packed ? narrowed(filters, 1, channel, p.slice) : matrices(filters, points, p.slice, a.k);
       const Tensor transformed = matrices(inputs, points, p.band, p.slice);
       if (list.whole) {
         (channel ? aten::add_bmm : aten::bmm)(sums, transformed, filter);

@@ -160,8 +160,7 @@ void inputs(const Tiles& p, int64_t begin, int64_t end) {
         const int64_t y = tile.y - p.rows.padding + (a + use.first_tap) * p.rows.dilation;
         const int64_t x = tile.x - p.columns.padding + (b + use.first_tap) * p.columns.dilation;
         const bool inside = y >= 0 && y < p.rows.in && x >= 0 && x < p.columns.in;
-        pixel[a * in + b] =
-            inside ? p.x + ((tile.image * p.rows.in + y) * p.columns.in + x) * p.pitch : p.zeros;
+        pixel[a * in + b] = inside ? p.x + ((tile.image * p.rows.in + y) * p.columns.in + x) * p.pitch : p.zeros;
       }
     float* out = p.inputs + i * p.slice;
     for (int64_t c = 0; c < p.slice; c += kLine) {

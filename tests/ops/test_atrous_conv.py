@@ -233,6 +233,24 @@ def test_any_convolution(shape: Any, outputs: int, kernel: Any, stride: Any, rat
         testing.judge(case, dtype, testing.run(case, dtype, layout))
 
 
+@pytest.mark.parametrize("algorithm", ["winograd3", "toeplitz2"])
+@pytest.mark.parametrize("isa", testing.isas())
+def test_large_planes_are_transposed_by_slices(algorithm: str, isa: str) -> None:
+    rate = 11 if algorithm == "winograd3" else 18
+    x, weight = torch.randn(2, 2200, 33, 31), torch.randn(24, 2200, 3, 3)  # 17 MiB
+    options: dict[str, Any] = {"dilation": rate, "algorithm": algorithm}
+    for packed in (None, ops.prepack_atrous_weight(weight, algorithm)):
+        with testing.use_isa(isa):
+            found = ops.atrous_conv2d(x, weight, packed=packed, **options)
+            last = ops.atrous_conv2d(x.to(memory_format=torch.channels_last), weight, packed=packed, **options)
+        assert found.is_contiguous() and torch.equal(found, last)
+        torch.testing.assert_close(found, F.conv2d(x, weight, padding=rate, dilation=rate), rtol=0, atol=0.05)
+    x[1, 2000, 20, 20] = torch.inf
+    found = ops.atrous_conv2d(x, weight, **options)
+    torch.testing.assert_close(found, F.conv2d(x, weight, padding=rate, dilation=rate), rtol=0, atol=0.05,
+                               equal_nan=True)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
