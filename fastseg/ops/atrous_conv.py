@@ -68,7 +68,7 @@ def atrous_conv2d(
     Returns:
         [N, K, H', W'] in the dtype and the memory format of x; half precision is computed in float32 and rounded once.
 
-    Memory: Winograd takes 72 MiB at most beside the maps and the packed weight. Gradient: in every floating argument,
+    Memory: Winograd takes 48 MiB at most beside the maps and the packed weight. Gradient: in every floating argument,
     and again; `auto` is `direct` then. Devices: CPU compiled, CUDA in Triton (float32 in TF32 where
     `torch.backends.cudnn` allows it to convolutions), others through the reference.
 
