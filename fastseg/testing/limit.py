@@ -100,16 +100,25 @@ def _products_of_ends() -> Iterator[None]:
 
 
 @contextmanager
+def interpreted_ends() -> Iterator[None]:
+    """Of Triton's launches, the first and the last program, in the interpreter."""
+    from .ladder.interpreter import run_ends
+    from .ladder.kernels import launched
+
+    with launched(run_ends), _products_of_ends():
+        yield
+
+
+@contextmanager
 def _ends_of(kind: str) -> Iterator[None]:
     if kind == "cuda":
         os.environ["FASTSEG_HOST_ENDS"] = "1"
         yield
         return
-    from .ladder.interpreter import run_ends
-    from .ladder.kernels import launched, use_kernels
+    from .ladder.kernels import use_kernels
 
     use_kernels()
-    with launched(run_ends), _products_of_ends():
+    with interpreted_ends():
         yield
 
 

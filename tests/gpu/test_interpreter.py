@@ -23,6 +23,7 @@ BROKEN = {
     "upcast": ("upsample.py", "x.dtype == torch.bfloat16 and interpreted(upsample)", "False", "rounds to"),
     "threshold": ("upsample.py", "z > tl.full", "z >= tl.full", "where the truth is 0"),
     "int32": ("_launch.py", "return largest >= 2**31", "return False", ""),
+    "dead rows": ("atrous_conv.py", "tl.maximum(behind - first, 0)", "taps - first", "products of tiles, and needs"),
     "far": ("upsample.py", "line = out + ", "line = out + (1 << 40) + ", "leave the tensors of the launch"),
 }
 
@@ -51,9 +52,33 @@ def test_small_rows() -> None:
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_copy_is_caught(name: str, tmp_path: Path) -> None:
     # Small integers at twice the size: no tie excuses another answer.
-    case = "upsample_threshold-ties_x2" if name == "threshold" else "upsample_bilinear-x2"
+    cases = {"threshold": "upsample_threshold-ties_x2", "dead rows": "atrous_conv2d-rate_beyond_rows"}
+    case = cases.get(name, "upsample_bilinear-x2")
     report = interpret(pattern=case, first=True, kernels=broken(tmp_path, name))
     assert report.faults and BROKEN[name][3] in report.faults[0], report.faults
+
+
+LIMIT = """
+import sys
+from pathlib import Path
+from fastseg.testing.ladder import interpreted_runs as runs
+from fastseg.testing.ladder.kernels import FOLDER
+folder = Path(sys.argv[1])
+jobs = [int(which) for name, _, which in runs.find_jobs(FOLDER / "depthwise.py") if name == runs.LIMITS]
+runs.use(folder)
+print(*(why for number in jobs for how, why in [runs.red_limit(number)] if how), sep="\\n")
+"""
+
+
+def test_a_mutant_meets_the_limits(tmp_path: Path) -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+
+    def said(folder: Path) -> str:
+        command = [sys.executable, "-c", LIMIT, str(folder)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert said(FOLDER) == ""
+    assert "atrous_conv2d, depthwise" in said(broken(tmp_path, "int32"))
 
 
 PROBE = """

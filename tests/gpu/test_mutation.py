@@ -65,6 +65,16 @@ def test_a_reason_that_nothing_needs_is_told() -> None:
     assert idle and told == [f"{reason}: has a reason and is killed, or gone" for reason in sorted(idle)]
 
 
+def test_survivors_alone_are_judged_again() -> None:
+    (path,) = [path for path in mutation.kernel_files() if path.name == "upsample.py"]
+    mutants = [mutant for mutant, _ in interpreted_mutants.find_mutants(path.read_text(), mutation.name_of(path))]
+    first = mutation.row_of(path, [(m, "" if m in mutants[3:5] else "crash") for m in mutants])
+    again = mutation.row_of(path, [(mutants[3], "interpreter"), (mutants[4], "")], first)
+    kept = [one["key"] for one in again["survivors"]]
+    assert kept == [one["key"] for one in first["survivors"]][1:] and again["mutants"] == first["mutants"]
+    assert again["killed"] == {"crash": len(mutants) - 2, "interpreter": 1}
+
+
 def test_the_stored_report_is_of_the_sources_and_has_no_gaps() -> None:
     assert mutation.faults(mutation.load()) == []
 

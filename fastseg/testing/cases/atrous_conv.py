@@ -115,6 +115,7 @@ def _rows() -> Iterator[Case]:
         "rate_is_the_map": ((1, 5, 7, 7), 4, (3, 3), {"dilation": 7}),
         "rate_beyond_rows": ((1, 5, 6, 13), 4, (3, 3), {"dilation": 8}),
         "rate_beyond": ((1, 5, 6, 7), 4, (3, 3), {"dilation": 40}),
+        "dead_in_some_tiles": ((1, 4, 24, 12), 3, (3, 3), {"dilation": (12, 2)}),
         "two_rates": ((1, 5, 8, 9), 4, (3, 3), {"dilation": (2, 3)}),
         "stride2": ((1, 5, 9, 10), 4, (3, 3), {"stride": 2, "dilation": 2}),
         "stride2_even": ((1, 5, 8, 12), 4, (3, 3), {"stride": (2, 1)}),

@@ -7,6 +7,7 @@ the others are the scales and shifts, two neighbours a thread. For TF32 Hopper w
 summands, so those that are stored otherwise are copied 32 bits at a time.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..ladder.gate import Gate
@@ -33,6 +34,29 @@ GATES = (
     Gate("depthwise/weight_gradient<*int64>", _WEIGHT, registers=128, occupancy=0.25, barriers=8, loads={128: 1}),
     Gate("depthwise/weight_gradient<*>", _WEIGHT, **_STREAM, barriers=8, loads={128: 1}),
 )
+
+
+def _products(a: Mapping[str, Any]) -> int:
+    """A product for each block of channels and each tap that lies inside of the map for some output of the tile, rows
+    and columns by themselves; of a tile that spans images, for some row at all."""
+
+    def live(first: int, last: int, size: int, axis: str) -> int:
+        stride, padding, dilation, taps = (a[f"{n}_{axis}"] for n in ("stride", "padding", "dilation", "taps"))
+        offsets = [tap * dilation - padding for tap in range(taps)]
+        return sum(last * stride + offset >= 0 and first * stride + offset < size for offset in offsets)
+
+    rows, strip, height, width, total = a["rows"], a["strip"], a["out_height"], a["out_width"], 0
+    for begin in range(0, rows * strip, a["BLOCK_M"]):
+        top, bottom = begin // strip, min(begin + a["BLOCK_M"], rows * strip) - 1
+        bottom //= strip
+        one_image = top // height == bottom // height
+        of_y = live(top % height if one_image else 0, bottom % height if one_image else height - 1, a["height"], "y")
+        for left in range(0, width, strip):
+            total += of_y * live(left, min(left + strip, width) - 1, a["width"], "x")
+    return total * a["groups"] * -(-a["outputs"] // a["BLOCK_N"]) * -(-a["channels"] // a["BLOCK_K"])
+
+
+PRODUCTS = {"atrous_conv.convolution": _products}
 
 _DEAD = "More taps of the rectangle than are live: their reads are masked, so they cost time only."
 _WIDE = "int64 is right for small sizes too, and the limits are beyond int32."

@@ -1,7 +1,7 @@
 """Rows of Triton kernels in this process, which runs under TRITON_INTERPRET=1; mutants are folders."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import FunctionType
@@ -14,22 +14,24 @@ from ..case import Case, stem_of, tables
 from ..check import run
 from ..data_errors import DataError, fault_of
 from ..layouts import FAR, LAYOUTS
+from ..limit import PATHS, fault, find_limits, interpreted_ends
 from ..selftest import selftest
 from .interpreter import PATH, backwards, narrow, run_fenced
 from .kernels import TooLarge, launched, ops_behind, rows, use_kernels
 from .sources import files_of, find_sources
 
+LIMITS = "limits"
+
 
 def find_jobs(file: Path) -> list[tuple[str, str, str]]:
     """Rows of the families whose kernels a file is part of: in every dtype, those tagged smoke in every layout, and
-    spread over 2^31 elements in one dtype."""
+    spread over 2^31 elements in one dtype; and the limits of their ops."""
     concerned = {source.stem for source in find_sources() if file.resolve() in files_of(source.path)}
 
-    def concerns(table: Any) -> bool:
-        behind = {op for case in table.CASES for op in ops_behind(case.op)}
-        return any(_registry.OPS[op].triton in concerned for op in behind)
+    def concerns(ops: Iterable[str]) -> bool:
+        return any(_registry.OPS[behind].triton in concerned for op in ops for behind in ops_behind(op))
 
-    families = {stem for stem, table in tables().items() if concerns(table)}
+    families = {stem for stem, table in tables().items() if concerns({case.op for case in table.CASES})}
     cases = [case for case in rows() if stem_of(case.op) in families]
     jobs = []
     for i, case in enumerate(cases):
@@ -37,7 +39,9 @@ def find_jobs(file: Path) -> list[tuple[str, str, str]]:
             layouts = LAYOUTS if "smoke" in case.tags else (LAYOUTS[(i + j) % len(LAYOUTS)],)
             jobs += [(case.name, str(dtype).removeprefix("torch."), layout) for layout in layouts]
     small = [case for case in cases if "smoke" in case.tags]
-    return jobs + [(case.name, str(narrow(case)).removeprefix("torch."), far) for case in small for far in FAR]
+    jobs += [(case.name, str(narrow(case)).removeprefix("torch."), far) for case in small for far in FAR]
+    mine = ((i, limit.op) for i, limit in enumerate(find_limits()) if _registry.OPS[limit.op].triton)
+    return jobs + [(LIMITS, op, str(i)) for i, op in mine if concerns([op])]
 
 
 def reached(case: Case, dtype: torch.dtype, layout: str) -> tuple[set[str], int]:
@@ -88,3 +92,10 @@ def red_data_error(error: DataError, value: int) -> tuple[str, str]:
                 if fault := fault_of(error, "cpu", error.values[value]):
                     return "interpreter", f"{error.name}: {fault}"
     return "", ""
+
+
+def red_limit(number: int) -> tuple[str, str]:
+    """How and why a call beyond 32 bits goes red."""
+    with interpreted_ends():
+        why = fault(find_limits()[number], PATHS["triton"])
+    return ("interpreter", why) if why else ("", "")

@@ -3,7 +3,7 @@
 `python -m fastseg.testing.ladder.interpreter` starts a process of its own with TRITON_INTERPRET=1, because the choice
 is made at import and an access far out of bounds kills the process. There every tensor of a launch is moved between
 fences of NaN or the largest integer, and no access that a mask lets through may leave it. Programs run in order, and
-once more backwards, to the same bits.
+once more backwards, to the same bits. Where a stem says how many products of tiles a launch needs, it takes no more.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from ..layouts import FAR, LAYOUTS, REACH, poison, reach_of, sparse
 from ..selftest import Outcome, selftest
 from .bounds import within
 from .kernels import TooLarge, launched, rows, use_kernels
+from .products import check_products, counted
 
 PATH = "triton/interpreter"
 PROGRAMS = 48  # of one launch: half a second
@@ -102,8 +103,9 @@ def run_fenced(launch: Any) -> None:
     tensors = _tensors(launch)
     fenced = {name: _fenced(x) for name, x in tensors.items()}
     moved = {name: copy for name, (copy, _, _) in fenced.items()}
-    with within(moved.values()):
+    with within(moved.values()), counted() as products:
         launch.kernel[(launch.programs,)](**{**launch.arguments, **moved}, **launch.options)
+    check_products(launch, len(products))
     for name, (copy, *fences) in fenced.items():
         if not torch.equal(bits(copy), bits(tensors[name])):
             tensors[name].data.copy_(copy)  # as a kernel writes, which autograd does not hear of

@@ -38,7 +38,7 @@ FOREVER = 7200
 SPARE = 20  # seconds of the processor that a mutant has beyond ten times what its rows take
 NUMBERS = 8192  # of marks in csrc/testing/mutants.h
 DATA_ERRORS = "data errors"
-Job = tuple[str, str, str]  # case, dtype, layout; or data errors, which, and which of its values
+Job = tuple[str, str, str]  # case, dtype, layout; or data errors, which, which of its values; or limits, op, which
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,8 @@ def red(job: Job, rung: str) -> tuple[str, str]:
     name, dtype, layout = job
     if rung == "interpreter" and name == DATA_ERRORS:
         return interpreted_runs.red_data_error(find_data_errors()[dtype], int(layout))
+    if name == interpreted_runs.LIMITS:
+        return interpreted_runs.red_limit(int(layout))
     if rung == "interpreter":
         return interpreted_runs.red(_cases()[name], getattr(torch, dtype), layout)
     try:
@@ -203,13 +205,13 @@ def _measured(order: Order, jobs: Iterable[Job], marks: Any) -> tuple[dict[Job, 
 
 def _reached(order: Order, jobs: Iterable[Job]) -> dict[Job, set[int]]:
     """Mutants of Triton that each job meets: every case once, each in another dtype than the one before it, then the
-    spread ones, then every case again, and so on; those of few programs first."""
+    limits and the spread ones, then every case again, and so on; those of few programs first."""
     found: dict[Job, set[int]] = {}
     ranks: dict[Job, tuple[float, int]] = {}
     times: Counter[str] = Counter()
     for job in jobs:
         if job[0] not in _cases():
-            found[job], ranks[job] = set(order.mutants), (-1, 0)
+            found[job], ranks[job] = set(order.mutants), (0.5 if job[0] == interpreted_runs.LIMITS else -1, 0)
             continue
         functions, programs = interpreted_runs.reached(_cases()[job[0]], getattr(torch, job[1]), job[2])
         found[job] = {mutant for mutant, function in order.functions.items() if function in functions}

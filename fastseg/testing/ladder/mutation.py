@@ -11,7 +11,7 @@ import pkgutil
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +83,16 @@ def run_cuda(files: Sequence[Path], tree: Path, progress: Progress) -> Iterator[
     yield from ((mutants[k], "") for k in alive)
 
 
-def run_triton(path: Path, tree: Path, progress: Progress) -> Iterator[tuple[Mutant, str]]:
-    """Mutants of Triton kernels and what kills each."""
+def run_triton(
+    path: Path, tree: Path, progress: Progress, only: Collection[str] | None = None
+) -> Iterator[tuple[Mutant, str]]:
+    """Mutants of Triton kernels, all or those with these keys, and what kills each."""
     mutants = interpreted_mutants.write_folders(path, name_of(path), tree)
-    text = path.read_text()
+    text, named = path.read_text(), _named(mutants)
     functions = {
-        k: f"{path.stem}.{interpreted_mutants.function_at(text, mutant.line)}" for k, mutant in enumerate(mutants, 1)
+        k: f"{path.stem}.{interpreted_mutants.function_at(text, mutant.line)}"
+        for k, mutant in enumerate(mutants, 1)
+        if only is None or named[mutant] in only
     }
     order = Order(str(tree), tuple(functions), "interpreter", {}, INTERPRETED, functions)
     # In their order: mutants of one place are told apart by it.
@@ -117,15 +121,22 @@ def reasons() -> dict[str, str]:
     return {f"{file} {key}": why for one in found for file, keys in one.items() for key, why in keys.items()}
 
 
-def row_of(path: Path, verdicts: Sequence[tuple[Mutant, str]]) -> Row:
-    """The line of one file."""
+def _named(mutants: Iterable[Mutant]) -> dict[Mutant, str]:
+    return keys(sorted(mutants, key=lambda mutant: mutant.place))
+
+
+def row_of(path: Path, verdicts: Sequence[tuple[Mutant, str]], before: Row | None = None) -> Row:
+    """The line of one file; of a Triton file that had one `before`, whose survivors alone were judged again."""
     known, survivors = reasons(), [mutant for mutant, how in verdicts if not how]
-    named = keys([mutant for mutant, _ in sorted(verdicts, key=lambda verdict: verdict[0].place)])
-    killed = Counter(how for _, how in verdicts if how)
+    every = [mutant for mutant, _ in verdicts]
+    if before:
+        every = [mutant for mutant, _ in interpreted_mutants.find_mutants(path.read_text(), name_of(path))]
+    named = _named(every)
+    killed = Counter(how for _, how in verdicts if how) + Counter(before["killed"] if before else {})
     return {
         "file": name_of(path),
         "sha256": digest(path),
-        "mutants": len(verdicts),
+        "mutants": len(every),
         "killed": dict(sorted(killed.items())),
         "survivors": [
             {"key": named[m], "line": m.line, "reason": known.get(f"{m.file} {named[m]}", "")} for m in survivors
@@ -190,15 +201,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what changed, or everything, and judge the report."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--stem", help="only files of this stem")
-    parser.add_argument("--all", action="store_true", help="files that have not changed, too")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="files that have not changed, too")
+    which.add_argument("--survivors", action="store_true", help="of Triton files that have not changed, what lived on")
     asked = parser.parse_args(arguments)
     rows = load()
-    chosen = [
-        path
-        for path in kernel_files()
-        if asked.stem in (None, path.parent.name if path.suffix == ".cuh" else path.stem)
-        and (asked.all or rows.get(name_of(path), {}).get("sha256") != digest(path))
-    ]
+
+    def is_asked(path: Path) -> bool:
+        fresh = rows.get(name_of(path), {}).get("sha256") == digest(path)
+        return asked.all or (fresh and path.suffix == ".py" if asked.survivors else not fresh)
+
+    stems = ((path, path.parent.name if path.suffix == ".cuh" else path.stem) for path in kernel_files())
+    chosen = [path for path, stem in stems if asked.stem in (None, stem) and is_asked(path)]
     cuda = [path for path in chosen if path.suffix == ".cuh"]
     if reason := (cuda and host.why_not()) or (chosen != cuda and _triton.why_not):
         print(f"fastseg::mutation: {reason}", file=sys.stderr)
@@ -207,9 +221,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Progress() as progress:
         verdicts = list(run_cuda(cuda, ROOT / "build" / "mutants", progress)) if cuda else []
         for path in chosen:
+            before = rows[name_of(path)] if asked.survivors else None
             if path.suffix == ".py":
-                verdicts += run_triton(path, ROOT / "build" / "mutants" / path.stem, progress)
-            judged[name_of(path)] = row_of(path, [v for v in verdicts if v[0].file == name_of(path)])
+                only = {one["key"] for one in before["survivors"]} if before else None
+                verdicts += run_triton(path, ROOT / "build" / "mutants" / path.stem, progress, only)
+            judged[name_of(path)] = row_of(path, [v for v in verdicts if v[0].file == name_of(path)], before)
     # Lines may have come in the meantime, of other stems.
     rows = {file: row for file, row in {**load(), **judged}.items() if (ROOT / file).exists()}
     for row in rows.values():  # reasons may be newer than the runs
