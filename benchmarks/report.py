@@ -108,7 +108,8 @@ def table(rows: Sequence[Row]) -> str:
     head = (
         f"Float32, {first['threads']} threads, {where}, torch {first['torch']}{dirty}. Times in ms: medians, and "
         "p20-p80 in brackets; the rival is the fastest of eager, eager channels_last, torch.compile and, for the "
-        "confusion matrix, torchmetrics, measured in turns with ours. `ceiling` is the time that the bytes or the "
+        "confusion matrix, torchmetrics, measured in turns with ours; of a model, as `fastseg profile` times it, the "
+        "same weights in plain layers. `ceiling` is the time that the bytes or the "
         "FLOPs need at least on this machine over the time taken; a shortcut that leaves FLOPs out can pass 100 %.\n\n"
         "| op | case | best rival | fastseg | speed-up | goal | ceiling |\n|---|---|---|---|---|---|---|\n"
     )
