@@ -1,4 +1,4 @@
-"""DeepLab v3+ as `fastseg profile` times it, with the modules of `fastseg.nn` and, of the same weights, in plain layers:
+"""DeepLab v3+ as `fastseg profile` times it, with the modules of `fastseg.nn` and, of the same weights, plain layers:
 the head by itself, and the whole model."""
 
 import statistics
