@@ -8,7 +8,7 @@ import pytest
 
 from fastseg.testing.ladder import interpreted_mutants, mutation
 from fastseg.testing.ladder.interpreted_runs import functions_behind
-from fastseg.testing.ladder.mutant_runs import by_turns
+from fastseg.testing.ladder.mutant_runs import by_turns, from_both_ends
 from fastseg.testing.ladder.mutants import find_sites, keys, mutated
 from fastseg.testing.ladder.sources import ROOT
 from fastseg.testing.ladder.toolchain import MissingTool, find
@@ -99,6 +99,8 @@ def test_a_mutant_meets_every_op_and_every_case_before_a_second_dtype() -> None:
     assert by_turns(costs, 10) == [x32, other, y32, x64]
     assert by_turns(costs, 7) == [x32, other, y32]
     assert by_turns(costs, 0.5) == [x32]
+    assert from_both_ends([x32, x64, y32, other]) == [x32, other, x64, y32]
+    assert from_both_ends([x32, x64, y32]) == [x32, y32, x64] and from_both_ends([]) == []
 
 
 def test_mutants_of_a_cuda_kernel() -> None:

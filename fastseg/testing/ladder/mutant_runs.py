@@ -204,22 +204,32 @@ def _measured(order: Order, jobs: Iterable[Job], marks: Any) -> tuple[dict[Job, 
 
 
 def _reached(order: Order, jobs: Iterable[Job]) -> dict[Job, set[int]]:
-    """Mutants of Triton that each job meets: every case once, each in another dtype than the one before it, then the
-    limits and the spread ones, then every case again, and so on; those of few programs first."""
+    """Mutants of Triton that each job meets: the limits and data errors, every case once, each in another dtype than the
+    one before it, the spread ones, every case again, and so on; of a turn those of few programs and those of many
+    alternate, for both may run out of time."""
     found: dict[Job, set[int]] = {}
-    ranks: dict[Job, tuple[float, int]] = {}
+    turns: dict[float, list[tuple[int, Job]]] = {}
     times: Counter[str] = Counter()
     for job in jobs:
         if job[0] not in _cases():
-            found[job], ranks[job] = set(order.mutants), (0.5 if job[0] == interpreted_runs.LIMITS else -1, 0)
+            found[job] = set(order.mutants)
+            turns.setdefault(-1, []).append((0, job))
             continue
         functions, programs = interpreted_runs.reached(_cases()[job[0]], getattr(torch, job[1]), job[2])
         found[job] = {mutant for mutant, function in order.functions.items() if function in functions}
         spread = job[2] in FAR
         turn = (times[job[0]] + len(times)) % len(_cases()[job[0]].dtypes) + times[job[0]] // 4 * 4
-        ranks[job] = (0.5 if spread else turn, programs)
+        turns.setdefault(0.5 if spread else turn, []).append((programs, job))
         times[job[0]] += not spread
-    return {job: found[job] for job in sorted(found, key=lambda job: ranks[job]) if found[job]}
+    chosen = [job for turn in sorted(turns) for job in from_both_ends([job for _, job in sorted(turns[turn])])]
+    return {job: found[job] for job in chosen if found[job]}
+
+
+def from_both_ends(jobs: Sequence[Job]) -> list[Job]:
+    """The first, the last, the second, the last but one, and so on."""
+    middle = (len(jobs) + 1) // 2
+    pairs = zip_longest(jobs[:middle], reversed(jobs[middle:]))
+    return [job for job in chain.from_iterable(pairs) if job is not None]
 
 
 def _say(verdict: Verdict) -> None:
