@@ -204,9 +204,9 @@ def _measured(order: Order, jobs: Iterable[Job], marks: Any) -> tuple[dict[Job, 
 
 
 def _reached(order: Order, jobs: Iterable[Job]) -> dict[Job, set[int]]:
-    """Mutants of Triton that each job meets: the limits and data errors, every case once, each in another dtype than the
-    one before it, the spread ones, every case again, and so on; of a turn those of few programs and those of many
-    alternate, for both may run out of time."""
+    """Mutants of Triton that each job meets: the limits and data errors, every case once, each in another dtype than
+    the one before it, the spread ones, every case again, and so on; of a turn those of few programs and those of many
+    alternate, for time may run out."""
     found: dict[Job, set[int]] = {}
     turns: dict[float, list[tuple[int, Job]]] = {}
     times: Counter[str] = Counter()
