@@ -29,7 +29,8 @@ def find_jobs(file: Path) -> list[tuple[str, str, str]]:
     concerned = {source.stem for source in find_sources() if file.resolve() in files_of(source.path)}
 
     def concerns(ops: Iterable[str]) -> bool:
-        return any(_registry.OPS[behind].triton in concerned for op in ops for behind in ops_behind(op))
+        behind = {name for op in ops for name in (op, *ops_behind(op))}
+        return any(_registry.OPS[name].triton in concerned for name in behind & _registry.OPS.keys())
 
     families = {stem for stem, table in tables().items() if concerns({case.op for case in table.CASES})}
     cases = [case for case in rows() if stem_of(case.op) in families]
@@ -102,6 +103,8 @@ def red_limit(number: int) -> tuple[str, str]:
     try:
         with interpreted_ends():
             why = fault(find_limits()[number], PATHS["triton"])
+    except Exception as error:  # whatever a broken kernel may raise
+        why = f"{find_limits()[number].name}: {error}"
     finally:
         memory.fill_uninitialized_memory = poisoned
     return ("interpreter", why) if why else ("", "")
