@@ -139,7 +139,7 @@ def _rows() -> Iterator[Case]:
         "depthwise_row": ((1, 3, 1, 5), 3, (3, 3), {"groups": 3}),
         "corners_of_padding": ((1, 2, 3, 3), 3, (1, 1), {"padding": 9}),
         "chunks": ((1, 3, 16, 17), 4, (3, 3), {}),
-        "depthwise_chunks": ((1, 3, 16, 17), 3, (3, 3), {"groups": 3}),
+        "depthwise_chunks": ((1, 3, 15, 19), 3, (3, 3), {"groups": 3}),
         "no_batch": ((0, 4, 6, 7), 3, (3, 3), {}),
         "no_rows": ((1, 4, 0, 7), 3, (3, 3), {}),
     }

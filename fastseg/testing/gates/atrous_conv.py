@@ -59,35 +59,35 @@ def _products(a: Mapping[str, Any]) -> int:
 PRODUCTS = {"atrous_conv.convolution": _products}
 
 _DEAD = "More taps of the rectangle than are live: their reads are masked, so they cost time only."
-_WIDE = "int64 is right for small sizes too, and the limits are beyond int32."
-_NEGATIVE = "What is less than no tap or output is clipped behind it, or no loop."
+_NEGATIVE = "What is less than no tap or output is clipped behind it, or no loop, or a loop of masked reads."
 _OTHER = "Its partner is zero there, or the sum is not stored."
+_BOUND = "At the bound both sides are the same."
 
 # Mutants that live on, by the file and the key of benchmarks/results/gpu_mutation.jsonl: why that is no gap.
 SURVIVORS: dict[str, dict[str, str]] = {
     "kernels/atrous_conv.py": {
-        "rounded down `tl.cdiv(tl.maximum(-high, 0), dilation)` in `first = tl.cdiv(tl.maximum(-high, 0),"
-        " dilation)`": _DEAD,
-        "always the limit `tl.maximum(-high, 0)` in `first = tl.cdiv(tl.maximum(-high, 0), dilation)`": _DEAD,
-        "always the limit `tl.minimum(tl.cdiv(tl.maximum(size - low, 0), dilation), taps)` in `behind = "
-        "tl.minimum(tl.cdiv(tl.maximum(size - low, 0), dilation), taps)`": _DEAD,
         "limit dropped `tl.maximum(size - low, 0)` in `behind = tl.minimum(tl.cdiv(tl.maximum(size - low,"
         " 0), dilation), taps)`": _NEGATIVE,
-        "the other variant `WIDE` in `if WIDE:`": _WIDE,
-        "limit dropped `tl.minimum((tile * BLOCK_M + BLOCK_M - 1) // strip, rows - 1)` in `top, bottom = "
-        "tile * BLOCK_M // strip, tl.minimum((tile * BLOCK_M + BLOCK_M - 1) // strip, rows - 1)`": _DEAD,
-        "always the limit `tl.minimum((tile * BLOCK_M + BLOCK_M - 1) // strip, rows - 1)` in `top, bottom"
-        " = tile * BLOCK_M // strip, tl.minimum((tile * BLOCK_M + BLOCK_M - 1) // strip, rows - 1)`": _DEAD,
-        "always the first `tl.where(whole, 0, top % out_height)` in `low = tl.where(whole, 0, top % "
-        "out_height) * stride_y - padding_y`": _DEAD,
-        "always the first `tl.where(whole, out_height - 1, bottom % out_height)` in `high = "
-        "tl.where(whole, out_height - 1, bottom % out_height) * stride_y - padding_y`": _DEAD,
+        "limit dropped `tl.maximum(behind - first, 0)` in `return first, tl.maximum(behind - first, 0)`": _NEGATIVE,
+        "limit dropped `tl.minimum(left + strip, out_width)` in `high = (tl.minimum(left + strip, out_width) - 1)"
+        " * stride_x - padding_x`": _DEAD,
+        "other value `0` in `b = tl.load(filters + at, c_inside[:, None] & n_inside[None, :], other=0)`": _OTHER,
     },
     "kernels/atrous_conv_weight.py": {
-        "the other variant `WIDE` in `if WIDE:`": _WIDE,
+        "limit dropped `tl.maximum(size - offset, 0)` in `behind = tl.minimum(tl.cdiv(tl.maximum(size - offset, 0),"
+        " stride), out)`": _NEGATIVE,
+        "limit dropped `tl.maximum(behind - first, 0)` in `return first, tl.maximum(behind - first, 0)`": _NEGATIVE,
         "other value `0` in `a = tl.load(grad + (m[:, None] + at[None, :]), m_inside[:, None] & "
         "inside[None, :], other=0)`": _OTHER,
         "other value `0` in `b = tl.load(x + (at[:, None] + n[None, :]), inside[:, None] & n_inside[None,"
         " :], other=0)`": _OTHER,
+    },
+    "kernels/depthwise.py": {
+        "comparison shifted `y < 0` in `y = tl.where(y < 0, 0.0, y)`": _BOUND,
+        "comparison shifted `y > 6` in `y = tl.where(y > 6, 6.0, y)`": _BOUND,
+        "term dropped `p_inside & (row >= 0)` in `live = p_inside & (row >= 0) & (row < height) & (column >= 0) &"
+        " (column < width)`": _OTHER,
+        "other value `0` in `value = tl.load(grad + of_grad, inside, other=0).to(compute)`": _OTHER,
+        "other value `0` in `sums += value * tl.load(x + of_x, inside, other=0).to(compute)`": _OTHER,
     },
 }

@@ -35,22 +35,12 @@ GATES = (
     Gate("ksac_fuse/unfuse<float64,*>", ("ksac_fuse_backward",), registers=104, occupancy=0.25, barriers=10),
     Gate("ksac_fuse/unfuse<*>", ("ksac_fuse_backward",), registers=72, occupancy=0.4, barriers=24),
 )
-_LIMIT = (
-    "A stride beyond 2^31 is wide by itself, so products of narrow ones pass it only where there are as many elements: "
-    "`fastseg.testing.limit` runs the first and the last program of such launches."
-)
 SURVIVORS: dict[str, dict[str, str]] = {
     "kernels/ksac.py": {
-        **{f"the other variant `WIDE` in `if WIDE:`{number}": _LIMIT for number in ("", " 2", " 3")},
         "other value `0.0` in `centre = tl.load(start + at[:, None] + (ROWS * COLUMNS // 2) * y_tap, inside, "
         "other=0.0)`": "What is not inside is not stored.",
     },
     "kernels/ksac_fuse.py": {
-        **{
-            "the other variant `WIDE` in `rate = channels * (tl.cast(channel_step, tl.int64) if WIDE else "
-            f"channel_step)`{number}": _LIMIT
-            for number in ("", " 2")
-        },
         "other value `0.0` in `term = tl.load(terms + at + k * rate, inside, other=0.0)`": (
             "What is not inside has no gradient, and is not stored."
         ),

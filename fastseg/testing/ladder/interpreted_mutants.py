@@ -55,7 +55,7 @@ def _changes(tree: ast.AST, helpers: set[str]) -> Iterator[Change]:
                 yield node, new, "comparison shifted"
             case ast.BinOp(left=left, op=ast.BitAnd(), right=right) if not isinstance(right, ast.Constant):
                 yield node, f"({ast.unparse(right)})", "term dropped"
-                yield node, f"({ast.unparse(left)})", "term dropped"
+                yield node, f"({ast.unparse(left)})", "last term dropped"
             case ast.If(test=test) | ast.IfExp(test=test) if isinstance(test, ast.Name):
                 yield test, f"(not {ast.unparse(test)})", "the other variant"
             case ast.Constant(value=int(value)) if value > _LARGE:

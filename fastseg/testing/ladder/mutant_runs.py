@@ -53,6 +53,7 @@ class Order:
         jobs: of each mutant; none at all: those that reach it, the cheapest first, as many as fit in `seconds`.
         seconds: of rows for each mutant, as they take them unchanged.
         functions: `module.function` that each mutant of Triton stands in; the interpreter has no marks.
+        pattern: what the names of the cases have in them.
     """
 
     place: str
@@ -61,6 +62,7 @@ class Order:
     jobs: Mapping[int, Sequence[Job]] = field(default_factory=dict)
     seconds: float = 6.0
     functions: Mapping[int, str] = field(default_factory=dict)
+    pattern: str = ""
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,7 @@ def main() -> None:
             found = find_jobs()
             if order.rung == "interpreter":
                 found = interpreted_runs.find_jobs(FOLDER / f"{Path(order.place).name}.py") + data_error_jobs()
-            costs, met = _measured(order, found, marks)
+            costs, met = _measured(order, [job for job in found if order.pattern in job[0]], marks)
             chosen = order.rung == "interpreter"  # in their order
             jobs = {k: v if chosen else by_turns({job: costs[job] for job in v}, order.seconds) for k, v in met.items()}
             limits = {k: 10 * sum(costs[job] for job in v) + SPARE for k, v in jobs.items()}

@@ -30,7 +30,7 @@ SHARE = 0.95  # of all mutants, that have to be killed
 STAGES = ("values", "address", "undefined", "thread", "values")
 SECONDS = 6.0, 600.0  # of rows for each mutant in the first stage, where most die, and in the last one
 SANITIZED = 64  # rows of a mutant under a sanitizer, of those that the first stage chose
-INTERPRETED = 150.0  # of rows for each mutant of a Triton kernel
+INTERPRETED = 300.0  # of rows for each mutant of a Triton kernel
 Row = dict[str, Any]
 
 
@@ -84,9 +84,9 @@ def run_cuda(files: Sequence[Path], tree: Path, progress: Progress) -> Iterator[
 
 
 def run_triton(
-    path: Path, tree: Path, progress: Progress, only: Collection[str] | None = None, seconds: float = INTERPRETED
+    path: Path, tree: Path, progress: Progress, only: Collection[str] | None = None, pattern: str = ""
 ) -> Iterator[tuple[Mutant, str]]:
-    """Mutants of Triton kernels, all or those with these keys, and what kills each in so many seconds of rows."""
+    """Mutants of Triton kernels, all or those with these keys, and what kills each, on rows with this in their name."""
     mutants = interpreted_mutants.write_folders(path, name_of(path), tree)
     text, named = path.read_text(), _named(mutants)
     functions = {
@@ -94,7 +94,7 @@ def run_triton(
         for k, mutant in enumerate(mutants, 1)
         if only is None or named[mutant] in only
     }
-    order = Order(str(tree), tuple(functions), "interpreter", {}, seconds, functions)
+    order = Order(str(tree), tuple(functions), "interpreter", {}, INTERPRETED, functions, pattern)
     # In their order: mutants of one place are told apart by it.
     yield from ((mutants[k - 1], verdict.how) for k, verdict in sorted(_ordered(order, progress).items()))
 
@@ -204,10 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--all", action="store_true", help="files that have not changed, too")
     which.add_argument("--survivors", action="store_true", help="of Triton files that have not changed, what lived on")
-    parser.add_argument("--seconds", type=float, default=INTERPRETED, help="of rows for each survivor")
+    parser.add_argument("--case", default="", help="part of the names of the rows that survivors meet")
     asked = parser.parse_args(arguments)
-    if asked.seconds != INTERPRETED and not asked.survivors:
-        parser.error("--seconds is for --survivors: others are to have their time")
+    if asked.case and not asked.survivors:
+        parser.error("--case is for --survivors: others are to meet every row")
     rows = load()
 
     def is_asked(path: Path) -> bool:
@@ -227,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             before = rows[name_of(path)] if asked.survivors else None
             if path.suffix == ".py":
                 only = {one["key"] for one in before["survivors"]} if before else None
-                verdicts += run_triton(path, ROOT / "build" / "mutants" / path.stem, progress, only, asked.seconds)
+                verdicts += run_triton(path, ROOT / "build" / "mutants" / path.stem, progress, only, asked.case)
             judged[name_of(path)] = row_of(path, [v for v in verdicts if v[0].file == name_of(path)], before)
     # Lines may have come in the meantime, of other stems.
     rows = {file: row for file, row in {**load(), **judged}.items() if (ROOT / file).exists()}
