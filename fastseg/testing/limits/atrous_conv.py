@@ -66,6 +66,13 @@ def _of_weight(outputs: int, channels: int, groups: int = 1) -> Callable[[], Ten
     return lambda: raw.atrous_conv2d_grad_weight(_last(outputs, 1, 1024), _last(channels, 1, 1024), 1, 1, *ONE, groups)
 
 
+def _of_weight_and_images() -> Tensor:
+    """Three images, of which one has less than 2^31 values: no stride is wide by itself."""
+    maps = zeros_but_ends(1, 3 * 1024 * (MANY // 2), dtype=HALF).view(3, 1, 1024, MANY // 2).permute(0, 3, 1, 2)
+    given: Tensor = raw.atrous_conv2d_grad_weight(maps, maps, 1, 1, *ONE, MANY // 2)
+    return given
+
+
 def _separable() -> Tensor:
     return ops.separable_atrous_conv2d(_last(16, SIDE, 513), torch.ones(16, 1, 3, 3, dtype=HALF), _weight(128, 16))
 
@@ -85,5 +92,6 @@ LIMITS = (
     Limit(WEIGHT, "maps", _of_weight(1, MANY), 1, 1),
     Limit(WEIGHT, "gradient", _of_weight(MANY, 1), 1, 1),
     Limit(WEIGHT, "depthwise", _of_weight(MANY, MANY, MANY), 1, 1),
+    Limit(WEIGHT, "depthwise, images", _of_weight_and_images, 1, 1),
     Limit("separable_atrous_conv2d", "result", _separable, 1, 1),
 )
