@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RESULTS
 
 from fastseg.profiler.models import resolve
 from fastseg.profiler.report import Report, measure
 from fastseg.testing.bed import cpu_bed
 from fastseg.testing.contenders import OURS
-from fastseg.testing.results import commit, store
+from fastseg.testing.results import ROOT, commit, store
 
 PLAIN = "examples/plain_deeplab.py"
 MODELS = {
@@ -37,7 +36,7 @@ def test_head(name: str, request: pytest.FixtureRequest) -> None:
         torch.set_num_threads(before)
     rows = [row for mode in ("head", "model") for backend in targets
             for row in [row_of(name, mode, backend, [turn[backend] for turn in turns])]]  # fmt: skip
-    store(RESULTS / "heads.jsonl", rows)
+    store(ROOT / "benchmarks" / "results" / "heads.jsonl", rows)
     assert all(row["ms"] > 0 for row in rows)
 
 
