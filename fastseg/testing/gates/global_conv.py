@@ -21,12 +21,12 @@ GATES = (
     Gate("global_conv/first<*>", _BOTH, library=True, registers=80, occupancy=0.35),
     Gate("global_conv/shifted<*>", _BACKWARD, library=True, registers=88, occupancy=0.3),
 )
-_DENSE = (
-    "Maps and products lie densely, so offsets pass 2^31 only where there are as many elements: "
-    "`fastseg.testing.limit` runs the first and the last program of such launches."
+_TWICE = (
+    "The number of a pixel and the width are both cast, and either makes the offsets wide at the ends that "
+    "`fastseg.testing.limit` runs."
 )
 SURVIVORS: dict[str, dict[str, str]] = {
     "kernels/global_conv.py": {
-        f"the other variant `WIDE` in `if WIDE:`{number}": _DENSE for number in ("", " 2", " 3", " 4")
+        f"the other variant `WIDE` in `if WIDE:`{number}": _TWICE for number in ("", " 2", " 3", " 4")
     }
 }
