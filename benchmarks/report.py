@@ -37,7 +37,7 @@ def contests(rows: Sequence[Row]) -> list[list[Row]]:
     for row in rows:
         groups.setdefault((*_contest(row), row["isa"]), []).append(row)
     latest: dict[tuple[Any, ...], list[Row]] = {}
-    for group in (sorted(rows, key=lambda row: row["backend"] != OURS) for rows in groups.values()):
+    for group in (sorted(held, key=lambda row: row["backend"] != OURS) for held in groups.values()):
         before = latest.get(_contest(group[0]))
         if group[0]["backend"] == OURS and group[1:] and (before is None or before[0]["when"] < group[0]["when"]):
             latest[_contest(group[0])] = group

@@ -92,6 +92,10 @@ _CONTESTED = "Where the corners of a cell disagree, its classes are interpolated
 _SMALL = "With so little work, cold caches and page faults of fresh memory weigh, and do so on one thread too."
 _CACHED = "The plain way's full-size logits, 22 MB, fit into a large cache, so that less is gained by leaving them out."
 _FRESH = "The output at full size is fresh memory, whose page faults weigh beside the kernel."
+_BANDWIDTH = (
+    "The map is read and written once, which binds; with AVX-512 oneDNN has a kernel for rate 6 as well, and eager "
+    "takes less than twelve copies' time at the others."
+)
 REASONS = {
     ("upsample_argmax", ""): _CONTESTED,
     ("upsample_argmax", "voc"): _SMALL,
@@ -107,11 +111,7 @@ REASONS = {
     ("confusion_matrix", ""): _CONTESTED,
     ("confusion_matrix", "voc"): _SMALL,
     ("atrous_conv2d", ""): "oneDNN leaves dead taps out as well, and transforms move each pixel and each product once.",
-    (
-        "atrous_conv2d",
-        "depthwise2048",
-    ): "The map is read and written once, which binds; with AVX-512 oneDNN has a kernel "
-    "for rate 6 as well, and eager takes less than twelve copies' time at the others.",
+    ("atrous_conv2d", "depthwise2048"): _BANDWIDTH,
     ("atrous_conv2d", "depthwise960"): "At a rate of 2 oneDNN has a kernel for it, which reads the map where it lies.",
     ("atrous_conv2d", "depthwise256"): "Both sides read and write the map once, and do little else.",
     ("aspp_conv2d", ""): "Its 1x1 convolutions, 1.7 of the 11.7 GFLOP that are left at 33x33, can be no cheaper; the "

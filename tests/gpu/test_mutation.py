@@ -79,6 +79,12 @@ def test_the_stored_report_is_of_the_sources_and_has_no_gaps() -> None:
     assert mutation.faults(mutation.load()) == []
 
 
+def test_some_rows_are_for_survivors_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        mutation.main(["--case", "chunks"])
+    assert "--case is for --survivors" in capsys.readouterr().err
+
+
 def test_every_kernel_file_has_mutants() -> None:
     assert {"csrc/common/kernel.cuh", "csrc/upsample/argmax_kernel.cuh", "kernels/upsample.py"} <= {
         mutation.name_of(path) for path in mutation.kernel_files()

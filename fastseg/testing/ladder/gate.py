@@ -5,6 +5,7 @@ import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from types import ModuleType
 from typing import Any
 
 from .devices import MULTIPROCESSORS
@@ -47,13 +48,17 @@ class Gate:
     library: bool = False
 
 
-def find_gates() -> tuple[Gate, ...]:
-    """The gates of every stem."""
+def gate_modules() -> list[ModuleType]:
+    """Those of fastseg/testing/gates."""
     from .. import gates as stems
 
     names = sorted(module.name for module in pkgutil.iter_modules(stems.__path__))
-    modules = [importlib.import_module(f"{stems.__name__}.{name}") for name in names]
-    return tuple(gate for module in modules for gate in module.GATES)
+    return [importlib.import_module(f"{stems.__name__}.{name}") for name in names]
+
+
+def find_gates() -> tuple[Gate, ...]:
+    """The gates of every stem."""
+    return tuple(gate for module in gate_modules() for gate in module.GATES)
 
 
 def gate_of(kernel: str, gates: Iterable[Gate]) -> Gate | None:

@@ -17,7 +17,7 @@ from ..layouts import FAR, LAYOUTS
 from ..limit import PATHS, fault, find_limits, interpreted_ends
 from ..selftest import selftest
 from .interpreter import PATH, backwards, narrow, run_fenced
-from .kernels import TooLarge, launched, ops_behind, rows, use_kernels
+from .kernels import TooLarge, full_name, launched, ops_behind, rows, use_kernels
 from .sources import files_of, find_sources
 
 LIMITS = "limits"
@@ -63,7 +63,7 @@ def functions_behind(launch: Any) -> Iterator[str]:
         if isinstance(function, FunctionType) and function not in seen:
             seen.add(function)
             queue += [function.__globals__[name] for name in function.__code__.co_names if name in function.__globals__]
-            yield f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+            yield full_name(function)
 
 
 def use(folder: Path) -> None:

@@ -7,6 +7,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from ... import _registry, ops
@@ -75,3 +76,8 @@ def ops_behind(function: str) -> frozenset[str]:
             getattr(ops, function)(*args, **kwargs)
     called = {overload._schema.name.split("::")[1] for overload, _ in recorder.calls}
     return frozenset(called | {f"{name}_backward" for name in called} & _registry.OPS.keys())
+
+
+def full_name(function: FunctionType) -> str:
+    """`module.function` of a Triton function."""
+    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}"

@@ -5,9 +5,7 @@
 """
 
 import argparse
-import importlib
 import json
-import pkgutil
 import shutil
 import sys
 from collections import Counter
@@ -20,6 +18,7 @@ from rich.progress import Progress
 from ... import _triton
 from .. import results
 from . import host, interpreted_mutants, mutant_runs
+from .gate import gate_modules
 from .mutant_runs import Order, Verdict
 from .mutants import Mutant, keys, mutated
 from .sources import ROOT, digest
@@ -114,10 +113,7 @@ def _ordered(order: Order, progress: Progress) -> dict[int, Verdict]:
 
 def reasons() -> dict[str, str]:
     """Why survivors are no gap: `SURVIVORS` of the modules in fastseg/testing/gates, by file and key."""
-    from .. import gates as stems
-
-    modules = [importlib.import_module(f"{stems.__name__}.{m.name}") for m in pkgutil.iter_modules(stems.__path__)]
-    found = [getattr(module, "SURVIVORS", {}) for module in modules]
+    found = [getattr(module, "SURVIVORS", {}) for module in gate_modules()]
     return {f"{file} {key}": why for one in found for file, keys in one.items() for key, why in keys.items()}
 
 

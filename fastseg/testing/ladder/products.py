@@ -1,13 +1,14 @@
 """Products of tiles that a launch takes in the interpreter, against those that it needs: a kernel that computes what it
 could leave out is right, and shows it nowhere else."""
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 from unittest.mock import patch
+
+from .gate import gate_modules
+from .kernels import full_name
 
 
 @contextmanager
@@ -30,15 +31,11 @@ def counted() -> Iterator[list[None]]:
 def needs() -> dict[str, Callable[[Mapping[str, Any]], int]]:
     """By kernel, `module.function`, how many products its arguments need: `PRODUCTS` of the modules in
     fastseg/testing/gates."""
-    from .. import gates as stems
-
-    modules = [importlib.import_module(f"{stems.__name__}.{m.name}") for m in pkgutil.iter_modules(stems.__path__)]
-    return {name: need for module in modules for name, need in getattr(module, "PRODUCTS", {}).items()}
+    return {name: need for module in gate_modules() for name, need in getattr(module, "PRODUCTS", {}).items()}
 
 
 def check_products(launch: Any, taken: int) -> None:
     """Raise where a launch took another number of products than it needs, if its stem says how many these are."""
-    function = launch.kernel.fn
-    need = needs().get(f"{function.__module__.rpartition('.')[2]}.{function.__name__}")
+    need = needs().get(full_name(launch.kernel.fn))
     if need and taken != need(launch.arguments):
         raise AssertionError(f"the kernel took {taken} products of tiles, and needs {need(launch.arguments)}")
