@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -97,14 +97,14 @@ def red_data_error(error: DataError, value: int) -> tuple[str, str]:
 
 def red_limit(number: int) -> tuple[str, str]:
     """How and why a call beyond 32 bits goes red."""
-    memory: Any = torch.utils.deterministic
+    limit, memory = find_limits()[number], cast(Any, torch.utils.deterministic)
     poisoned = memory.fill_uninitialized_memory
     memory.fill_uninitialized_memory = False  # there is too much of it
     try:
         with interpreted_ends():
-            why = fault(find_limits()[number], PATHS["triton"])
+            why = fault(limit, PATHS["triton"])
     except Exception as error:  # whatever a broken kernel may raise
-        why = f"{find_limits()[number].name}: {error}"
+        why = f"{limit.op}, {limit.name}: {error}"
     finally:
         memory.fill_uninitialized_memory = poisoned
     return ("interpreter", why) if why else ("", "")
