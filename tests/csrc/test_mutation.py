@@ -113,7 +113,7 @@ MUTANTS = (
     (TILES, "a.out - first + a.dilation - 1", "a.out - first"),
     (TILES, "p.not_finite + tile.image", "p.not_finite"),
     (TILES, "value * 0.0f", "V<float>{}"),
-    (DEPTHWISE, "rest<kMost>(part", "rest<kMost - 1>(part"),
+    (DEPTHWISE, "left == most", "left == most && most < kMost"),
     (DEPTHWISE, "a.in - 1 - start", "a.in - 2 - start"),
     (DEPTHWISE, "left - L", "left - L - 1"),
     (DEPTHWISE, "p.columns.dilation * p.block()", "p.block()"),

@@ -143,7 +143,7 @@ def _rows() -> Iterator[Case]:
         "no_batch": ((0, 4, 6, 7), 3, (3, 3), {}),
         "no_rows": ((1, 4, 0, 7), 3, (3, 3), {}),
     }
-    met = {"one_in", "one_out", "two_rates", "stride2", "depthwise_stride2"}
+    met = {"one_in", "one_out", "two_rates", "stride2", "depthwise_stride2", "depthwise_w95"}
     for id, (shape, outputs, kernel, options) in shapes.items():
         tag = "degenerate" if id.startswith("no_") else "odd" if id in met else "paper"
         yield row(id, convolution(shape, outputs, kernel, **options), tag)
