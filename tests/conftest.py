@@ -1,6 +1,10 @@
 """What every test may rely on: the process is left as it was found, and hypothesis draws the same examples."""
 
+import os
 from collections.abc import Iterator
+
+# Before torch is loaded: threads that spin for work take the cores from the other workers' tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch

@@ -220,7 +220,8 @@ def _separable_rows() -> Iterator[Case]:
         return Case(op, id, make, grad, frozenset(tags), summands=products, terms=over, gemm=True)
 
     relu: dict[str, Any] = {"depthwise_activation": "relu", "activation": "relu"}
-    yield row("square", separable((2, 18, 9, 9), 5, dilation=2, **relu), "smoke")
+    yield row("square", separable((2, 5, 9, 9), 4, dilation=2, **relu), "smoke")
+    yield row("wide", separable((2, 18, 9, 9), 5, dilation=2, **relu), "odd")
     yield row("silu", separable((1, 5, 6, 8), 7, dilation=3, depthwise_activation="silu", activation="relu6"), "odd")
     yield row("plain", separable((1, 5, 6, 8), 7, parts=False))
     yield row("stride2", separable((2, 17, 9, 12), 4, stride=2, dilation=2, **relu))

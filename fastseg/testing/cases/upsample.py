@@ -198,7 +198,7 @@ def _geometry(op: str, build: Callable[..., Make], grad: tuple[int, ...], band: 
                 make = build(shape, size, kind, **options)
                 # No goal speaks of the gradient of softmax, and its truth takes minutes at this size.
                 timed = () if op == "upsample_softmax" else grad
-                marks = frozenset({"bench", "paper"})
+                marks = frozenset({"bench", "paper", *(["heavy"] if name == "batch" else [])})
                 yield Case(op, f"{name}_{kind}", make, timed, marks, exponential=op in EXPONENTIAL, band=band, **SUMS)
 
 
