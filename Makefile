@@ -18,7 +18,7 @@ help: ## this list
 demo: $(VENV)/built ## segment two portraits and compare stock PyTorch with fastseg
 	$(VENV)/bin/fastseg demo
 
-test: $(VENV)/built ## everything but the comparison with peers, about half an hour on two cores
+test: $(VENV)/built ## everything but the comparison with peers, a quarter of an hour on two cores
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup --ignore tests/parity --ignore tests/sanitizer $(PYTEST)
 
 parity: $(PARITY)/installed ## compare with torchvision, torchmetrics, scikit-learn and others
