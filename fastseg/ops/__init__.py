@@ -4,6 +4,7 @@ from .aspp import aspp_conv2d
 from .atrous_conv import atrous_conv2d
 from .atrous_conv_algorithms import prepack_atrous_weight
 from .confusion import confusion_matrix
+from .dense_crf import permutohedral_filter
 from .global_conv import global_conv2d
 from .ksac import ksac_conv2d, ksac_conv2d_train
 from .pyramid_pool import pyramid_pool
@@ -18,6 +19,7 @@ __all__ = [
     "global_conv2d",
     "ksac_conv2d",
     "ksac_conv2d_train",
+    "permutohedral_filter",
     "prepack_atrous_weight",
     "pyramid_pool",
     "separable_atrous_conv2d",

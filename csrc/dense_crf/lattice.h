@@ -1,0 +1,93 @@
+// The permutohedral lattice. Shapes, of one sample: features [d, P]; corners and weights [P, d + 1], the simplex around
+// each point; values and results [C, P].
+//
+// Points are cut into tiles of kTile. The vertices that a tile touches are its *rows*: points are splatted onto the
+// rows of their tile, which stay in a core's cache, and each vertex adds up its rows in the order of tiles. No sum
+// depends on the number of threads. What a point weighs is found in double, whatever T: no simplex differs from the
+// truth's.
+#pragma once
+#include <stdint.h>
+
+#include "../common/dtypes.h"
+#include "../common/isa.h"
+
+namespace fastseg {
+
+constexpr int64_t kTile = 512, kMostDims = 8, kSlots = 8192;  // slots: a power of 2, and more than a tile has corners
+
+// Keys of vertices as numbers. All d + 1 coordinates of a key are equal modulo d + 1, and the last follows from the
+// others: this remainder and d quotients, from `least` on and with room for neighbours, are digits of these place
+// values.
+struct Digits {
+  double scale[kMostDims], least[kMostDims];
+  int64_t place[kMostDims + 1];  // that of the last coordinate is 0
+  int64_t carry;                 // the sum of place
+
+  // The vertex behind a key along an axis.
+  FASTSEG_INLINE int64_t behind(int64_t key, int64_t sides, int64_t axis) const {
+    return key + 1 - place[axis] + (key % sides == sides - 1 ? carry - sides : 0);
+  }
+};
+
+FASTSEG_INLINE uint64_t hash_of(int64_t key) { return uint64_t(key) * 0x9E3779B97F4A7C15u; }
+
+struct Slot {
+  int64_t key;
+  int32_t index;  // -1: the slot is free
+};
+
+template <class T>
+struct Points {
+  int64_t d, count;
+  const T* features;
+  Digits digits;
+  int16_t* corners;  // rows of the tile
+  T* weights;
+  int64_t* keys;   // [tiles, kTile (d + 1)], of the rows of each tile
+  int32_t* found;  // [tiles], how many rows
+  Slot* slots;     // [kSlots], free
+};
+
+// Least and largest value of n features; `odd` is NaN if any is not finite.
+struct Extent {
+  double least, most, odd;
+};
+
+template <class T>
+struct LatticeValues {
+  int64_t sides, count, vertices, channels;  // channels: at most kMostChannels at a time
+  const int16_t* corners;
+  const T* weights;
+  const int32_t *tile_rows, *row_vertices;     // [tiles + 1], [rows]
+  const int32_t *vertex_starts, *vertex_rows;  // [vertices + 1], [rows]
+  const int32_t* neighbours;                   // [sides, vertices, 2]
+  const T *values, *before, *after;            // [channels, P]; [P] or null: factors of values and results
+  T* out;                                      // [channels, P]
+  T *rows, *grid, *blurred;                    // [rows, pitch], [vertices + 1, pitch], of which the last is 0
+  T* local;                                    // [kTile sides, pitch], of a thread
+};
+
+constexpr int64_t kMostChannels = 32;
+// Values beside each other: what vectors are wasted little on.
+inline int64_t pitch_of(int64_t channels) { return channels <= 4 ? 4 : channels <= 8 ? 8 : channels <= 16 ? 16 : 32; }
+
+template <class T>
+struct LatticeKernels {
+  Extent (*extent)(const T* features, int64_t n);
+  void (*place)(const Points<T>&, int64_t begin, int64_t end);  // tiles
+};
+
+template <class T>
+struct FilterKernels {
+  void (*splat)(const LatticeValues<T>&, int64_t begin, int64_t end);               // tiles
+  void (*collect)(const LatticeValues<T>&, int64_t begin, int64_t end);             // vertices
+  void (*blur)(const LatticeValues<T>&, int64_t axis, int64_t begin, int64_t end);  // vertices
+  void (*slice)(const LatticeValues<T>&, int64_t begin, int64_t end);               // tiles
+};
+
+FASTSEG_TABLES(LatticeKernels<float>, lattice_f32);
+FASTSEG_TABLES(LatticeKernels<double>, lattice_f64);
+FASTSEG_TABLES(FilterKernels<float>, lattice_filter_f32);
+FASTSEG_TABLES(FilterKernels<double>, lattice_filter_f64);
+
+}  // namespace fastseg

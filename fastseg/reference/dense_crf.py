@@ -1,0 +1,122 @@
+"""Dense CRF mean field in plain PyTorch.
+
+Source: Krähenbühl, Koltun 2011, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (arXiv
+1210.5644), algorithm 1; normalizations of Krähenbühl, Koltun 2013, "Parameter Learning and Convergent Inference for
+Dense Random Fields".
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .dense_crf_lattice import EPSILON, Lattice, filtered, lattice
+
+Filter = Callable[[Tensor], Tensor]  # values [C, P] -> [C, P]
+
+
+def gaussian(size: Sequence[int], sigma: Tensor) -> Filter:
+    """The Gaussian kernel of distances in pixels, exactly: a matrix for each axis."""
+
+    def apply(values: Tensor) -> Tensor:
+        x = values.unflatten(1, tuple(size))
+        for axis, (extent, deviation) in enumerate(zip(size, sigma, strict=True), 1):
+            at = torch.arange(extent, dtype=sigma.dtype, device=values.device)
+            weights = (-0.5 * ((at[:, None] - at) / deviation).square()).exp()
+            x = torch.tensordot(x, weights.to(values.dtype), ([axis], [1])).movedim(-1, axis)
+        return x.flatten(1)
+
+    return apply
+
+
+def exact(features: Tensor) -> Filter:
+    """The Gaussian kernel of distances between features [d, P], as a matrix."""
+    weights = (-0.5 * (features[:, :, None] - features[:, None]).square().sum(0)).exp()
+    return lambda values: values @ weights.T.to(values.dtype)
+
+
+def on_lattice(of: Lattice, *, transposed: bool = False) -> Filter:
+    """The lattice's approximation of it."""
+    return lambda values: filtered(values, of, transposed=transposed)
+
+
+def without_self(apply: Filter, points: int, like: Tensor) -> Filter:
+    """The same kernel with a diagonal of zeros."""
+    diagonal = apply(torch.eye(points, dtype=like.dtype, device=like.device)).diagonal()
+    return lambda values: apply(values) - diagonal * values
+
+
+def normalized(apply: Filter, mode: str, points: int, like: Tensor, transpose: Filter | None = None) -> Filter:
+    """The kernel over its sums of rows: before (K D), after (D K), or half of each (symmetric); or its transpose."""
+    if mode == "none":
+        return transpose or apply
+    sums = apply(like.new_ones(1, points)) + EPSILON
+    if transpose:
+        apply, mode = transpose, {"before": "after", "after": "before"}.get(mode, mode)
+    if mode == "before":
+        return lambda values: apply(values / sums)
+    if mode == "after":
+        return lambda values: apply(values) / sums
+    return lambda values: apply(values * sums.rsqrt()) * sums.rsqrt()
+
+
+def permutohedral_filter(values: Tensor, features: Tensor, normalization: str, transposed: bool) -> Tensor:
+    """values [N, C, P], features [N, d, P] -> K values or K^T values, on the lattice."""
+    rows = [values.new_zeros(values.shape) + 0 * values] if values.numel() == 0 else []
+    for v, f in zip(values, features, strict=True) if not rows else ():
+        on = lattice(f)
+        transpose = on_lattice(on, transposed=True) if transposed else None
+        rows.append(normalized(on_lattice(on), normalization, v.shape[1], v, transpose)(v)[None])
+    return torch.cat(rows)
+
+
+def positions(size: Sequence[int], sigma: Tensor) -> Tensor:
+    """Coordinates over their deviations [len(size), P], the last axis first."""
+    axes = [torch.arange(n, dtype=sigma.dtype, device=sigma.device) for n in size]
+    grids = torch.meshgrid(*(at / deviation for at, deviation in zip(axes, sigma, strict=True)), indexing="ij")
+    return torch.stack([grid.flatten() for grid in reversed(grids)])
+
+
+def appearance(image: Tensor, sigma: Tensor, color_sigma: Tensor) -> Tensor:
+    """Features [dims + F, P] of an image [F, ...]: where each pixel is, and what it looks like."""
+    looks = image.flatten(1).to(sigma.dtype) / color_sigma[:, None]
+    return torch.cat([positions(image.shape[1:], sigma), looks])
+
+
+def mean_field(unary: Tensor, kernels: Sequence[Filter], compatibility: Tensor, iterations: int) -> Tensor:
+    """Energies [C, P], and a matrix [C, C] for each kernel -> the logits [C, P] after some iterations."""
+    logits = -unary
+    for _ in range(iterations):
+        q = logits.softmax(0)
+        messages = [table @ apply(q) for apply, table in zip(kernels, compatibility, strict=True)]
+        logits = -unary - sum(messages, torch.zeros_like(unary))
+    return logits
+
+
+def dense_crf(
+    unary: Tensor,
+    image: Tensor,
+    compatibility: Tensor,
+    spatial_sigma: Tensor,
+    bilateral_sigma: Tensor,
+    color_sigma: Tensor,
+    iterations: int,
+    normalization: str,
+    include_self: bool,
+    spatial: str,
+    bilateral: str,
+) -> Tensor:
+    """unary [N, C, ...], image [N, F, ...], compatibility [2, C, C] of both kernels -> logits [N, C, ...]."""
+    size, logits = unary.shape[2:], []
+    for u, picture in zip(unary.flatten(2), image, strict=True):
+        points = u.shape[1]
+        near, alike = positions(size, spatial_sigma), appearance(picture, bilateral_sigma, color_sigma)
+        kernels = [
+            gaussian(size, spatial_sigma) if spatial == "exact" else on_lattice(lattice(near, "dense_crf")),
+            exact(alike) if bilateral == "exact" else on_lattice(lattice(alike, "dense_crf")),
+        ]
+        if not include_self:
+            kernels = [without_self(kernel, points, u) for kernel in kernels]
+        kernels = [normalized(kernel, normalization, points, u) for kernel in kernels]
+        logits.append(mean_field(u, kernels, compatibility, iterations))
+    return torch.stack(logits).view_as(unary) if logits else -unary
