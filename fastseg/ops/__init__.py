@@ -4,7 +4,7 @@ from .aspp import aspp_conv2d
 from .atrous_conv import atrous_conv2d
 from .atrous_conv_algorithms import prepack_atrous_weight
 from .confusion import confusion_matrix
-from .dense_crf import permutohedral_filter
+from .dense_crf import gaussian_filter_2d, permutohedral_filter
 from .global_conv import global_conv2d
 from .ksac import ksac_conv2d, ksac_conv2d_train
 from .pyramid_pool import pyramid_pool
@@ -16,6 +16,7 @@ __all__ = [
     "aspp_conv2d",
     "atrous_conv2d",
     "confusion_matrix",
+    "gaussian_filter_2d",
     "global_conv2d",
     "ksac_conv2d",
     "ksac_conv2d_train",

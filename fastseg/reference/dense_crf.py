@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .dense_crf_lattice import EPSILON, Lattice, filtered, lattice
+from .upsample import memory_format
 
 Filter = Callable[[Tensor], Tensor]  # values [C, P] -> [C, P]
 
@@ -68,6 +69,16 @@ def permutohedral_filter(values: Tensor, features: Tensor, normalization: str, t
         transpose = on_lattice(on, transposed=True) if transposed else None
         rows.append(normalized(on_lattice(on), normalization, v.shape[1], v, transpose)(v)[None])
     return torch.cat(rows)
+
+
+def gaussian_filter_2d(values: Tensor, sigma: Sequence[float], normalization: str) -> Tensor:
+    """values [N, C, H, W] -> the same shape, filtered with the exact Gaussian of distances in pixels."""
+    if values.numel() == 0:
+        return 0 * values
+    size, planes = values.shape[2:], values.flatten(0, 1).flatten(1)
+    deviation = torch.tensor(sigma, dtype=torch.float64, device=values.device)
+    apply = normalized(gaussian(size, deviation), normalization, planes.shape[1], values)
+    return apply(planes).view(values.shape).contiguous(memory_format=memory_format(values))
 
 
 def positions(size: Sequence[int], sigma: Tensor) -> Tensor:

@@ -60,6 +60,16 @@ def filtered(n: int, channels: int, d: int, points: int, kind: str = "noise", mo
     return make
 
 
+def smoothed(shape: tuple[int, int, int, int], sigma: float | tuple[float, float], mode: str, **options: str) -> Make:
+    """Arguments (maps, sigma) and the normalization."""
+
+    def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
+        values = with_layout(logits(shape, "noise", seed).to(dtype=dtype, device=device), layout)
+        return (values, sigma), {"normalization": mode, **options}
+
+    return make
+
+
 def photo(channels: int, sigma: float, color_sigma: float) -> Make:
     """Features of 512 x 512 pixels of a smooth picture with some noise."""
 
@@ -79,14 +89,12 @@ def photo(channels: int, sigma: float, color_sigma: float) -> Make:
 
 def points_of(inputs: Inputs) -> float:
     """What one result may be the sum of."""
-    return float(max(inputs[0][0].shape[2], 1))
+    return float(max(inputs[0][0].shape[2:].numel(), 1))
 
 
-def row(id: str, make: Make, *tags: str) -> Case:
+def row(id: str, make: Make, *tags: str, op: str = "permutohedral_filter") -> Case:
     chosen = frozenset(filter(None, tags))
-    return Case(
-        "permutohedral_filter", id, make, (0,), chosen, DTYPES, terms=points_of, summands=points_of, pixels=lambda _: 1
-    )
+    return Case(op, id, make, (0,), chosen, DTYPES, terms=points_of, summands=points_of, pixels=lambda _: 1)
 
 
 def _rows() -> Iterator[Case]:
@@ -103,4 +111,29 @@ def _rows() -> Iterator[Case]:
         yield row(f"photo_{sigma:g}_{color_sigma:g}", make, "bench", "paper", "heavy")
 
 
-CASES: tuple[Case, ...] = tuple(_rows())
+# Name, shape, deviations, tag. A vector has up to 16 columns, four of which are done at a time.
+MAPS: tuple[tuple[str, tuple[int, int, int, int], float | tuple[float, float], str], ...] = (
+    ("square", (2, 3, 9, 11), 1.5, "smoke"),
+    ("wide", (1, 2, 5, 150), (0.7, 4.0), "odd"),
+    ("tall", (2, 1, 70, 17), (9.0, 1.0), "odd"),
+    ("beyond", (1, 3, 8, 33), 200.0, ""),
+    ("narrow", (1, 3, 8, 65), 0.05, ""),
+    ("row", (1, 2, 1, 64), 2.0, ""),
+    ("column", (1, 2, 40, 1), 2.0, ""),
+    ("pixel", (2, 3, 1, 1), 3.0, "degenerate"),
+    ("no_rows", (2, 3, 0, 5), 3.0, "degenerate"),
+    ("no_batch", (0, 3, 4, 5), 3.0, "degenerate"),
+)
+
+
+def _gaussian_rows() -> Iterator[Case]:
+    op = "gaussian_filter_2d"
+    for name, shape, sigma, tag in MAPS:
+        yield row(name, smoothed(shape, sigma, "symmetric"), tag, op=op)
+    for mode in NORMALIZATIONS:
+        yield row(mode, smoothed((1, 2, 6, 21), (1.0, 2.0), mode), op=op)
+    yield row("lattice", smoothed((2, 3, 7, 12), (1.0, 2.0), "after", method="lattice"), "odd", op=op)
+    yield row("voc", smoothed((1, 21, 512, 512), 3.0, "symmetric"), "bench", "paper", "heavy", op=op)
+
+
+CASES: tuple[Case, ...] = (*_rows(), *_gaussian_rows())

@@ -1,0 +1,73 @@
+#include <cmath>
+
+#include "../common/dispatch.h"
+#include "../common/tensors.h"
+#include "gaussian.h"
+
+namespace fastseg {
+namespace {
+
+constexpr const char* kOp = "gaussian_filter_2d";
+
+// The window of an axis, in a tensor that is kept: weights, and factors that normalize by the sum of each place.
+template <class T>
+struct WindowTable {
+  Tensor table;
+  Window<T> window;
+
+  WindowTable(const Tensor& like, int64_t size, double sigma, const std::string& normalization)
+      : table(empty(like, {3 * size}, kScalar<T>)) {
+    T *weights = (T*)table.data_ptr(), *before = weights + size, *after = before + size;
+    const double bits = sizeof(T) == 4 ? 26 : 55, reach = std::ceil(sigma * std::sqrt(2 * bits * std::log(2.0)));
+    window = {size, reach < double(size - 1) ? int64_t(reach) : size - 1, weights, before, after};
+    std::vector<double> sums(size);  // of the weights up to a distance
+    for (int64_t k = 0; k < size; ++k) {
+      const double weight = std::exp(-0.5 * (double(k) / sigma) * (double(k) / sigma));
+      weights[k] = T(weight);
+      sums[k] = weight + (k ? sums[k - 1] : 0);
+    }
+    for (int64_t i = 0; i < size; ++i) {
+      const double sum = sums[i] + sums[size - 1 - i] - 1;
+      const T factor = T(normalization == "symmetric" ? 1 / std::sqrt(sum) : 1 / sum);
+      before[i] = normalization == "before" || normalization == "symmetric" ? factor : T(1);
+      after[i] = normalization == "after" || normalization == "symmetric" ? factor : T(1);
+    }
+  }
+};
+
+Tensor channels_last(const Tensor& x) {
+  Tensor out = empty_images(x, x.size(0), x.size(1), x.size(2), x.size(3), x.scalar_type(), true);
+  torch::stable::copy_(out, x);
+  return out;
+}
+
+Tensor gaussian_filter_2d(const Tensor& values, std::vector<double> sigma, std::string normalization) {
+  const Float type = float_type(kOp, "values", values);
+  FASTSEG_CHECK(values.dim() == 4 && (type == Float::f32 || type == Float::f64), kOp, "values",
+                "be float32 or float64 [N, C, H, W], got ", values.dim(), " dimensions");
+  FASTSEG_CHECK(sigma.size() == 2 && sigma[0] > 0 && sigma[1] > 0, kOp, "sigma", "be two positive numbers");
+  took(kOp);
+  const int64_t planes = values.size(0) * values.size(1), h = values.size(2), w = values.size(3);
+  Tensor out = empty(values, {values.size(0), values.size(1), h, w}, values.scalar_type());
+  if (out.numel() == 0) return out;
+  const Tensor v = torch::stable::contiguous(values);
+  by_type(type, [&](auto zero) {
+    using T = decltype(zero);
+    const WindowTable<T> rows(values, h, sigma[0], normalization), columns(values, w, sigma[1], normalization);
+    const Gaussian<T> p{rows.window, columns.window, (const T*)v.data_ptr(), (T*)out.data_ptr(), nullptr};
+    const Ranges ranges(planes * h, w * (rows.window.reach + columns.window.reach + 1) / 4);
+    const int64_t each = gaussian_scratch(p);
+    const Tensor scratch = empty(values, {ranges.slots, each}, kScalar<T>);
+    ranges.run([&](int64_t slot, int64_t b, int64_t e) {
+      Gaussian<T> mine = p;
+      mine.scratch = (T*)scratch.data_ptr() + slot * each;
+      FASTSEG_PICK_FOR(T, gaussian).filter(mine, b, e);
+    });
+  });
+  return is_channels_last(values) ? channels_last(out) : out;
+}
+
+}  // namespace
+}  // namespace fastseg
+
+STABLE_TORCH_LIBRARY_IMPL(fastseg, CPU, m) { m.impl("gaussian_filter_2d", TORCH_BOX(&fastseg::gaussian_filter_2d)); }
