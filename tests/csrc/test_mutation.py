@@ -44,6 +44,13 @@ TILES, DEPTHWISE, MAPS, ASPP = (
     "conv/maps_kernel.cpp",
     "aspp/cpu.cpp",
 )
+LATTICE, FILTER, GAUSSIAN, DIGITS, CRF = (
+    "dense_crf/lattice_kernel.cpp",
+    "dense_crf/filter_kernel.cpp",
+    "dense_crf/gaussian_kernel.cpp",
+    "dense_crf/lattice.h",
+    "dense_crf/cpu.cpp",
+)
 # File, expression, what it becomes.
 MUTANTS = (
     (
@@ -121,6 +128,18 @@ MUTANTS = (
     (MAPS, "(r + i) * columns + c + j", "(r + j) * columns + c + i"),
     (MAPS, "row % p.channels", "0"),
     (ASPP, "i * b", "0"),
+    (LATTICE, "sorted[d - k] - sorted[S - k]", "sorted[S - k] - sorted[d - k]"),
+    (LATTICE, "y[i] < y[j]", "y[i] <= y[j]"),
+    (LATTICE, "1 - p.digits.place[axis[S - k]]", "1 - p.digits.place[axis[d - k]]"),
+    (FILTER, "T(0.5)", "T(0.25)"),
+    (FILTER, "v[i] * p.before[first + i]", "v[i]"),
+    (FILTER, "alpha * p.after[first + i]", "alpha"),
+    (DIGITS, "key % sides == sides - 1", "key % sides == sides"),
+    (CRF, "lattice.sides - 1 - i", "i"),
+    (CRF, "starts[of_row[r] + 1]++", "starts[of_row[r] + 1]"),
+    (GAUSSIAN, "i < y ? y - i : i - y", "i < y ? y - i : y"),
+    (GAUSSIAN, "row + v * L - k", "row + v * L - k + 1"),
+    (GAUSSIAN, "y + p.rows.reach + 1", "y + p.rows.reach"),
 )
 RUNNER = """
 import ctypes, json, sys, torch
@@ -163,8 +182,10 @@ def mutated(tree: Path) -> None:
         for number, new in variants:
             replaced = f"(fastseg_mutant == {number} ? ({new}) : {replaced})"
         (tree / "csrc" / file).write_text(text.replace(old, replaced))
-    types = tree / "csrc/common/dtypes.h"
-    types.write_text(types.read_text().replace("#pragma once\n", '#pragma once\nextern "C" int fastseg_mutant;\n', 1))
+    for name in ("dtypes.h", "isa.h"):  # one of which every kernel has
+        header = tree / "csrc/common" / name
+        declared = '#pragma once\nextern "C" int fastseg_mutant;\n'
+        header.write_text(header.read_text().replace("#pragma once\n", declared, 1))
     with (tree / "csrc/common/isa.cpp").open("a") as file:
         file.write('extern "C" { __attribute__((visibility("default"))) int fastseg_mutant = 0; }\n')
 
