@@ -89,8 +89,8 @@ def gaussian_filter_2d(
     Error: with "exact", weights below 2^-26 (2^-55 in float64) of the largest are left out, which is beyond 6.01 (8.74)
     deviations, or less than half an epsilon of the sum of weights.
     Memory: the result, and for each thread a row.
-    Gradient: of `values`, by the transposed kernel; once and again. Devices: CPU compiled, others through the reference.
-    Errors: `ValueError` naming the argument for a wrong shape, dtype, deviation, normalization or method.
+    Gradient: of `values`, by the transposed kernel; once and again. Devices: CPU compiled, others through the
+    reference. Errors: `ValueError` naming the argument for a wrong shape, dtype, deviation, normalization or method.
 
     Source: Krähenbühl, Koltun 2011, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (arXiv
     1210.5644), equation 3.
