@@ -71,13 +71,14 @@ def smoothed(shape: tuple[int, int, int, int], sigma: float | tuple[float, float
 
 
 def photo(channels: int, sigma: float, color_sigma: float) -> Make:
-    """Features of 512 x 512 pixels of a smooth picture with some noise."""
+    """Features of 512 x 512 pixels of a smooth picture with some noise: 16,406 vertices at deviations of 80 pixels
+    and 13 grey levels, 260,222 at 67 and 3."""
 
     def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
         values = logits((1, channels, 512, 512), "noise", seed).flatten(2)
-        rough = torch.rand(1, 3, 12, 12, generator=generator(seed), dtype=torch.float64)
+        rough = torch.rand(1, 3, 6, 6, generator=generator(seed), dtype=torch.float64)
         smooth = torch.nn.functional.interpolate(rough, (512, 512), mode="bicubic").clamp(0, 1) * 255
-        picture = (smooth + 2 * torch.randn(smooth.shape, generator=generator(seed + 1), dtype=torch.float64)).round()
+        picture = (smooth + 0.5 * torch.randn(smooth.shape, generator=generator(seed + 1), dtype=torch.float64)).round()
         at = torch.arange(512, dtype=torch.float64) / sigma
         place = torch.stack([at.expand(512, 512), at[:, None].expand(512, 512)])[None]
         features = torch.cat([place, picture.clamp(0, 255) / color_sigma], 1).flatten(2)
