@@ -1,6 +1,6 @@
 // The smoothness kernel of a dense CRF, exactly: exp(-|i - j|^2 / 2 s^2) is a product over the axes, so that its matrix
-// need never be. 2 (reach_y + reach_x) + 2 products a value; each value is read once from memory, and 2 reach_y + 1 times
-// from the cache; a result is written once.
+// need never be. 2 (reach_y + reach_x) + 2 products a value; each value is read once from memory, and 2 reach_y + 1
+// times from the cache; a result is written once.
 #include "../common/simd.h"
 #include "gaussian.h"
 
