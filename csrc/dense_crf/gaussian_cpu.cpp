@@ -3,6 +3,7 @@
 #include "../common/dispatch.h"
 #include "../common/tensors.h"
 #include "gaussian.h"
+#include "normalization.h"
 
 namespace fastseg {
 namespace {
@@ -15,7 +16,7 @@ struct WindowTable {
   Tensor table;
   Window<T> window;
 
-  WindowTable(const Tensor& like, int64_t size, double sigma, const std::string& normalization)
+  WindowTable(const Tensor& like, int64_t size, double sigma, Normalization norm)
       : table(empty(like, {3 * size}, kScalar<T>)) {
     T *weights = (T*)table.data_ptr(), *before = weights + size, *after = before + size;
     const double bits = sizeof(T) == 4 ? 26 : 55, reach = std::ceil(sigma * std::sqrt(2 * bits * std::log(2.0)));
@@ -28,9 +29,9 @@ struct WindowTable {
     }
     for (int64_t i = 0; i < size; ++i) {
       const double sum = sums[i] + sums[size - 1 - i] - 1;
-      const T factor = T(normalization == "symmetric" ? 1 / std::sqrt(sum) : 1 / sum);
-      before[i] = normalization == "before" || normalization == "symmetric" ? factor : T(1);
-      after[i] = normalization == "after" || normalization == "symmetric" ? factor : T(1);
+      const T factor = T(norm.before && norm.after ? 1 / std::sqrt(sum) : 1 / sum);
+      before[i] = norm.before ? factor : T(1);
+      after[i] = norm.after ? factor : T(1);
     }
   }
 };
@@ -45,7 +46,9 @@ Tensor gaussian_filter_2d(const Tensor& values, std::vector<double> sigma, std::
   const Float type = float_type(kOp, "values", values);
   FASTSEG_CHECK(values.dim() == 4 && (type == Float::f32 || type == Float::f64), kOp, "values",
                 "be float32 or float64 [N, C, H, W], got ", values.dim(), " dimensions");
-  FASTSEG_CHECK(sigma.size() == 2 && sigma[0] > 0 && sigma[1] > 0, kOp, "sigma", "be two positive numbers");
+  FASTSEG_CHECK(sigma.size() == 2, kOp, "sigma", "be two numbers, got ", sigma.size());
+  for (const double s : sigma) FASTSEG_CHECK(s > 0, kOp, "sigma", "be positive, got ", s);
+  const Normalization norm(kOp, normalization);
   took(kOp);
   const int64_t planes = values.size(0) * values.size(1), h = values.size(2), w = values.size(3);
   Tensor out = empty(values, {values.size(0), values.size(1), h, w}, values.scalar_type());
@@ -53,7 +56,7 @@ Tensor gaussian_filter_2d(const Tensor& values, std::vector<double> sigma, std::
   const Tensor v = torch::stable::contiguous(values);
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
-    const WindowTable<T> rows(values, h, sigma[0], normalization), columns(values, w, sigma[1], normalization);
+    const WindowTable<T> rows(values, h, sigma[0], norm), columns(values, w, sigma[1], norm);
     const Gaussian<T> p{rows.window, columns.window, (const T*)v.data_ptr(), (T*)out.data_ptr(), nullptr};
     const Ranges ranges(planes * h, w * (rows.window.reach + columns.window.reach + 1) / 4);
     const int64_t each = gaussian_scratch(p);

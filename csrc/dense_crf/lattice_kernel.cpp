@@ -4,15 +4,8 @@
 // A point takes O(d^2) operations to place and d + 1 lookups in the table of its tile; a filter O((d + 1) C) a point
 // and O((d + 1) C) a vertex. Where we deviate: points are splatted onto the vertices of their tile first, which needs
 // no atomics and reads and writes each vertex of a tile once, and the same way back.
-#include "lattice.h"
-
-// A product and a sum that are fused in one place only would place points on other sides of a face than the reference.
-#if defined(__clang__)
-#pragma clang fp contract(off)
-#else
-#pragma GCC optimize("fp-contract=off")
-#endif
 #include "../common/simd.h"
+#include "lattice.h"
 
 namespace fastseg {
 namespace {

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from .._registry import call, declare
 from ..reference import dense_crf as reference
-from ..reference.dense_crf_lattice import NORMALIZATIONS
+from ..reference.dense_crf_lattice import NORMALIZATIONS, TRANSPOSED
+from ..reference.upsample import memory_format
 from .arguments import brief, check_devices, checked_choice, checked_float, empty_images, is_differentiated
 
 DTYPES = (torch.float32, torch.float64)
 METHODS = ("exact", "lattice")
-# The normalization of the transposed kernel.
-TRANSPOSED = {"before": "after", "after": "before"}
 
 
 def permutohedral_filter(values: Tensor, features: Tensor, *, normalization: str = "none") -> Tensor:
@@ -36,8 +35,9 @@ def permutohedral_filter(values: Tensor, features: Tensor, *, normalization: str
     Returns:
         [N, C, P], dtype of `values`.
 
-    Memory: d + 1 values of 6 bytes (10 in float64) a point, up to 40 (d + 1) bytes more while the lattice is built, and
-    up to 32 channels of each vertex, of which there are at most P (d + 1).
+    Memory: a point has d + 1 corners of 6 bytes (10 in float64). A vertex of a tile of 512 points, of which there are
+    at most as many as corners, takes up to 96 bytes while the lattice is built, and a value of up to 32 channels at a
+    time; a vertex, of which there are no more than that, 8 (d + 1) bytes and two such values.
     Gradient: of `values`, by the transposed kernel, which blurs in the other order; once and again. The lattice is not
     differentiable in its features: `ValueError` where they require a gradient. Devices: CPU compiled, others through
     the reference. Errors: `ValueError` naming the argument for a wrong shape, dtype or normalization, `RuntimeError`
@@ -110,7 +110,8 @@ def gaussian_filter_2d(
     if checked_choice(op, "method", method, METHODS) == "lattice":
         at = reference.positions(values.shape[2:], values.new_tensor(deviations, dtype=torch.float64))
         features = at.to(values.dtype).expand(values.shape[0], -1, -1)
-        return permutohedral_filter(values.flatten(2), features, normalization=mode).view(values.shape)
+        filtered = permutohedral_filter(values.flatten(2), features, normalization=mode).view(values.shape)
+        return filtered.contiguous(memory_format=memory_format(values))
     result: Tensor = call(op, values, deviations, mode)
     return result
 
@@ -136,7 +137,12 @@ def _save_sigma(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gaussian_backward(ops: Any, ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     sigma, normalization = ctx.rest
-    return ops.gaussian_filter_2d(grad, sigma, TRANSPOSED.get(normalization, normalization)), None, None
+    return ops.gaussian_filter_2d(grad, sigma, TRANSPOSED[normalization]), None, None
+
+
+def _gaussian_flops(values: Any, sigma: Sequence[float], *_: Any, **__: Any) -> int:
+    reaches = (min(math.ceil(6.01 * s), n - 1) for s, n in zip(sigma, values[2:], strict=True))
+    return int(math.prod(values) * sum(2 * (2 * reach + 1) for reach in reaches))
 
 
 def _flops(values: Any, features: Any, *_: Any, **__: Any) -> int:
@@ -164,5 +170,5 @@ declare(
     backward=_gaussian_backward,
     autocast=torch.float32,
     per_sample=True,
-    flops=lambda values, sigma, *_, **__: int(math.prod(values) * 8 * 6 * sum(sigma)),
+    flops=_gaussian_flops,
 )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .dense_crf_lattice import EPSILON, Lattice, filtered, lattice
+from .dense_crf_lattice import EPSILON, TRANSPOSED, Lattice, filtered, lattice
 from .upsample import memory_format
 
 Filter = Callable[[Tensor], Tensor]  # values [C, P] -> [C, P]
@@ -53,7 +53,7 @@ def normalized(apply: Filter, mode: str, points: int, like: Tensor, transpose: F
         return transpose or apply
     sums = apply(like.new_ones(1, points)) + EPSILON
     if transpose:
-        apply, mode = transpose, {"before": "after", "after": "before"}.get(mode, mode)
+        apply, mode = transpose, TRANSPOSED[mode]
     if mode == "before":
         return lambda values: apply(values / sums)
     if mode == "after":
@@ -63,12 +63,14 @@ def normalized(apply: Filter, mode: str, points: int, like: Tensor, transpose: F
 
 def permutohedral_filter(values: Tensor, features: Tensor, normalization: str, transposed: bool) -> Tensor:
     """values [N, C, P], features [N, d, P] -> K values or K^T values, on the lattice."""
-    rows = [values.new_zeros(values.shape) + 0 * values] if values.numel() == 0 else []
-    for v, f in zip(values, features, strict=True) if not rows else ():
+    if values.numel() == 0:
+        return 0 * values.contiguous()
+    rows = []
+    for v, f in zip(values, features, strict=True):
         on = lattice(f)
         transpose = on_lattice(on, transposed=True) if transposed else None
-        rows.append(normalized(on_lattice(on), normalization, v.shape[1], v, transpose)(v)[None])
-    return torch.cat(rows)
+        rows.append(normalized(on_lattice(on), normalization, v.shape[1], v, transpose)(v))
+    return torch.stack(rows)
 
 
 def gaussian_filter_2d(values: Tensor, sigma: Sequence[float], normalization: str) -> Tensor:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-20  # beside what is divided by
-NORMALIZATIONS = ("none", "before", "after", "symmetric")
+# Each with that of the transposed kernel.
+TRANSPOSED = {"none": "none", "before": "after", "after": "before", "symmetric": "symmetric"}
+NORMALIZATIONS = tuple(TRANSPOSED)
 
 
 class Lattice(NamedTuple):

@@ -44,12 +44,13 @@ TILES, DEPTHWISE, MAPS, ASPP = (
     "conv/maps_kernel.cpp",
     "aspp/cpu.cpp",
 )
-LATTICE, FILTER, GAUSSIAN, DIGITS, CRF = (
+LATTICE, FILTER, GAUSSIAN, DIGITS, CRF, BUILD = (
     "dense_crf/lattice_kernel.cpp",
     "dense_crf/filter_kernel.cpp",
     "dense_crf/gaussian_kernel.cpp",
     "dense_crf/lattice.h",
     "dense_crf/cpu.cpp",
+    "dense_crf/build.h",
 )
 # File, expression, what it becomes.
 MUTANTS = (
@@ -136,7 +137,8 @@ MUTANTS = (
     (FILTER, "alpha * p.after[first + i]", "alpha"),
     (DIGITS, "key % sides == sides - 1", "key % sides == sides"),
     (CRF, "lattice.sides - 1 - i", "i"),
-    (CRF, "starts[of_row[r] + 1]++", "starts[of_row[r] + 1]"),
+    (CRF, "norm.before && norm.after", "norm.before || norm.after"),
+    (BUILD, "starts[vertex[r] + 1]++", "starts[vertex[r] + 1]"),
     (GAUSSIAN, "i < y ? y - i : i - y", "i < y ? y - i : y"),
     (GAUSSIAN, "row + v * L - k", "row + v * L - k + 1"),
     (GAUSSIAN, "y + p.rows.reach + 1", "y + p.rows.reach"),

@@ -1,11 +1,13 @@
 """Filters and mean field against numbers that were computed by hand or by brute force."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 import fastseg
-from fastseg import ops
+from fastseg import _native, ops
 from fastseg.reference import dense_crf as reference
 from fastseg.reference.dense_crf_lattice import elevated, lattice, simplices
 
@@ -129,7 +131,7 @@ def test_results_do_not_depend_on_threads_or_on_other_samples() -> None:
 
 
 def test_constant_values_stay_constant_after_normalizing_after() -> None:
-    f = torch.randn(1, 5, 300, dtype=torch.float64)
+    f = torch.randn(1, 5, 300, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     got = ops.permutohedral_filter(torch.full((1, 2, 300), 0.25, dtype=torch.float64), f, normalization="after")
     torch.testing.assert_close(got, torch.full_like(got, 0.25), atol=1e-12, rtol=0)
 
@@ -137,13 +139,13 @@ def test_constant_values_stay_constant_after_normalizing_after() -> None:
 @pytest.mark.parametrize("side", ["auto", "reference"])
 @pytest.mark.parametrize(("bad", "rule"), [(float("nan"), "be finite"), (float("inf"), "be finite"), (1e9, "span")])
 def test_features_that_no_key_holds(side: str, bad: float, rule: str) -> None:
-    f = torch.randn(1, 5, 9)
+    f = torch.arange(45.0).view(1, 5, 9).sin()
     f[0, :, 4] = bad
     with (
         fastseg.backend(side),
         pytest.raises((RuntimeError, ValueError), match=f"permutohedral_filter: features.*{rule}"),
     ):
-        ops.permutohedral_filter(torch.randn(1, 2, 9), f)
+        ops.permutohedral_filter(torch.ones(1, 2, 9), f)
 
 
 @pytest.mark.parametrize(
@@ -162,3 +164,56 @@ def test_features_that_no_key_holds(side: str, bad: float, rule: str) -> None:
 def test_wrong_arguments_are_named(values: Tensor, features: Tensor, options: dict[str, str], argument: str) -> None:
     with pytest.raises(ValueError, match=f"^fastseg::permutohedral_filter: {argument} must "):
         ops.permutohedral_filter(values, features, **options)
+
+
+@pytest.mark.parametrize(
+    ("values", "sigma", "options", "argument"),
+    [
+        (torch.zeros(2, 4, 5), 1.0, {}, "values"),
+        (torch.zeros(1, 2, 4, 5, dtype=torch.float16), 1.0, {}, "values"),
+        (torch.zeros(1, 2, 4, 5), 0.0, {}, "sigma"),
+        (torch.zeros(1, 2, 4, 5), -1.0, {}, "sigma"),
+        (torch.zeros(1, 2, 4, 5), float("nan"), {}, "sigma"),
+        (torch.zeros(1, 2, 4, 5), float("inf"), {}, "sigma"),
+        (torch.zeros(1, 2, 4, 5), (1.0, 2.0, 3.0), {}, "sigma"),
+        (torch.zeros(1, 2, 4, 5), "wide", {}, "sigma"),
+        (torch.zeros(1, 2, 4, 5), 1.0, {"normalization": "both"}, "normalization"),
+        (torch.zeros(1, 2, 4, 5), 1.0, {"method": "fft"}, "method"),
+    ],
+)
+def test_wrong_arguments_of_the_gaussian(values: Tensor, sigma: Any, options: dict[str, str], argument: str) -> None:
+    with pytest.raises(ValueError, match=f"^fastseg::gaussian_filter_2d: {argument} must "):
+        ops.gaussian_filter_2d(values, sigma, **options)
+
+
+def test_raw_calls_are_checked() -> None:
+    raw, values = torch.ops.fastseg, torch.zeros(1, 2, 4, 5)
+    if not _native.loaded:
+        pytest.skip("the checks are those of the kernels: " + _native.why_not)
+    for call in (
+        lambda: raw.gaussian_filter_2d(values, [1.0, 1.0], "both"),
+        lambda: raw.permutohedral_filter(values.flatten(2), values.flatten(2), "both", False),
+    ):
+        with pytest.raises(RuntimeError, match="normalization must be none, before, after or symmetric, got both"):
+            call()
+    with pytest.raises(RuntimeError, match="gaussian_filter_2d: sigma must be positive, got 0"):
+        raw.gaussian_filter_2d(values, [1.0, 0.0], "none")
+
+
+@pytest.mark.parametrize("method", ["exact", "lattice"])
+def test_the_gaussian_keeps_the_memory_format(method: str) -> None:
+    x = torch.rand(2, 3, 8, 9, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    last = x.contiguous(memory_format=torch.channels_last)
+    got = ops.gaussian_filter_2d(last, 1.5, method=method)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(got, ops.gaussian_filter_2d(x, 1.5, method=method), atol=1e-14, rtol=0)
+
+
+def test_two_methods_agree_on_what_is_smooth() -> None:
+    """The lattice is an approximation: of a smooth map it is within a percent of the range, edges included."""
+    at = torch.linspace(0, 3, 48, dtype=torch.float64)
+    x = (at[:, None].sin() * at.cos())[None, None]
+    exact, lattice_ = (
+        ops.gaussian_filter_2d(x, 3.0, normalization="after", method=method) for method in ("exact", "lattice")
+    )
+    assert 0 < (exact - lattice_).abs().max() < 0.02

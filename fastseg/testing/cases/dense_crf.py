@@ -28,12 +28,12 @@ SHAPES: tuple[tuple[str, int, int, int, int, str], ...] = (
     ("no_batch", 0, 3, 5, 7, "degenerate"),
     ("no_channels", 2, 0, 5, 7, "degenerate"),
 )
-KINDS = ("constant", "whole", "image", "lone", "wide")
+KINDS = ("constant", "whole", "black", "image", "lone", "wide")
 BENCH = ((80.0, 13.0), (67.0, 3.0))
 
 
 def features_of(kind: str, shape: tuple[int, int, int], seed: int) -> Tensor:
-    """Features [N, d, P]: clouds (`noise`), ties between simplices (`whole`, `constant`), pixels and their colours
+    """Features [N, d, P]: clouds (`noise`), ties between simplices (`whole`, `constant`, `black`), pixels and their colours
     (`image`), points that share no vertex (`lone`), keys of many digits (`wide`)."""
     n, d, points = shape
     noise = torch.randn(shape, generator=generator(seed), dtype=torch.float64)
@@ -41,6 +41,9 @@ def features_of(kind: str, shape: tuple[int, int, int], seed: int) -> Tensor:
         return noise[..., :1].expand(shape).clone()
     if kind == "whole":
         return (2 * noise).round()
+    if kind == "black":
+        noise[:, d // 2 :, ::2] = 0
+        return noise
     if kind == "image":
         side = max(int(points**0.5), 1)
         at = torch.arange(points)

@@ -1,0 +1,127 @@
+// The lattice of the features of one sample, for the glue files: simplices, then vertices, their rows and neighbours.
+#pragma once
+#include "../common/dispatch.h"
+#include "keys.h"
+
+namespace fastseg {
+
+template <class T>
+T* data(const Tensor& x) {
+  return (T*)x.data_ptr();
+}
+
+// The lattice of one sample: the tables that LatticeValues points to.
+template <class T>
+class Lattice {
+ public:
+  int64_t sides, count, tiles, vertices = 0;
+  Tensor corners, weights, tile_rows, row_vertices, vertex_starts, vertex_rows, neighbours;
+
+  Lattice(const char* op, const Tensor& like, const T* features, int64_t d, int64_t points)
+      : sides(d + 1), count(points), tiles((points + kTile - 1) / kTile) {
+    const Digits digits = measure(op, features);
+    const Tensor keys = place(like, features, digits);
+    const int64_t rows = data<int32_t>(tile_rows)[tiles];
+    const VertexTable table(like, rows);
+    const Tensor vertex_keys = number(like, keys, table, rows);
+    list_rows(like, rows);
+    find_neighbours(like, digits, table, data<int64_t>(vertex_keys));
+  }
+
+ private:
+  Digits measure(const char* op, const T* features) const {
+    std::vector<Extent> extents(sides - 1);
+    Ranges(sides - 1, count).run([&](int64_t, int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i) extents[i] = FASTSEG_PICK_FOR(T, lattice).extent(features + i * count, count);
+    });
+    for (const Extent& extent : extents)
+      FASTSEG_CHECK(extent.odd == 0, op, "features", "be finite, got NaN or infinity");
+    return digits_of(op, extents);
+  }
+
+  // The simplex around each point; returns the keys of the rows of each tile.
+  Tensor place(const Tensor& like, const T* features, const Digits& digits) {
+    corners = empty(like, {count, sides}, ScalarType::Short);
+    weights = empty(like, {count, sides}, kScalar<T>);
+    tile_rows = empty(like, {tiles + 1}, ScalarType::Int);
+    const Tensor keys = empty(like, {count * sides}, ScalarType::Long);
+    const Ranges ranges(tiles, kTile * sides * sides);
+    const Tensor slots = empty(like, {ranges.slots, kSlots * int64_t(sizeof(Slot))}, ScalarType::Byte);
+    int32_t* const first = data<int32_t>(tile_rows);
+    ranges.run([&](int64_t slot, int64_t b, int64_t e) {
+      Slot* const free = data<Slot>(slots) + slot * kSlots;
+      for (int64_t i = 0; i < kSlots; ++i) free[i].index = -1;
+      const Points<T> p{sides - 1,           count,     features, digits, data<int16_t>(corners), data<T>(weights),
+                        data<int64_t>(keys), first + 1, free};
+      FASTSEG_PICK_FOR(T, lattice).place(p, b, e);
+    });
+    first[0] = 0;
+    for (int64_t tile = 0; tile < tiles; ++tile) first[tile + 1] += first[tile];
+    return keys;
+  }
+
+  // Numbers the vertices in the order of their first rows; returns their keys.
+  Tensor number(const Tensor& like, const Tensor& keys, const VertexTable& table, int64_t rows) {
+    constexpr int64_t kAhead = 8;
+    row_vertices = empty(like, {rows}, ScalarType::Int);
+    Tensor vertex_keys = empty(like, {rows}, ScalarType::Long);
+    const int32_t* const first = data<int32_t>(tile_rows);
+    int32_t* const vertex = data<int32_t>(row_vertices);
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      const int64_t* const key = data<int64_t>(keys) + tile * kTile * sides;
+      const int64_t n = first[tile + 1] - first[tile];
+      for (int64_t i = 0; i < n; ++i) {
+        if (i + kAhead < n) table.prefetch(key[i + kAhead]);
+        Slot& slot = table[key[i]];
+        if (slot.index < 0) {
+          data<int64_t>(vertex_keys)[vertices] = key[i];
+          slot = {key[i], int32_t(vertices++)};
+        }
+        vertex[first[tile] + i] = slot.index;
+      }
+    }
+    return vertex_keys;
+  }
+
+  // The rows of each vertex, in their order: counted, then filed.
+  void list_rows(const Tensor& like, int64_t rows) {
+    vertex_starts = zeros(like, {vertices + 2}, ScalarType::Int);
+    vertex_rows = empty(like, {rows}, ScalarType::Int);
+    const int32_t* const vertex = data<int32_t>(row_vertices);
+    int32_t* const starts = data<int32_t>(vertex_starts);
+    for (int64_t r = 0; r < rows; ++r) ++starts[vertex[r] + 2];
+    for (int64_t v = 0; v < vertices; ++v) starts[v + 2] += starts[v + 1];
+    for (int64_t r = 0; r < rows; ++r) data<int32_t>(vertex_rows)[starts[vertex[r] + 1]++] = int32_t(r);
+  }
+
+  void find_neighbours(const Tensor& like, const Digits& digits, const VertexTable& table, const int64_t* keys) {
+    neighbours = empty(like, {sides, vertices, 2}, ScalarType::Int);
+    int32_t* const beside = data<int32_t>(neighbours);
+    const Ranges ranges(vertices, sides * 16);
+    ranges.run([&](int64_t, int64_t b, int64_t e) {
+      for (int64_t axis = 0; axis < sides; ++axis)
+        std::fill(beside + (axis * vertices + b) * 2, beside + (axis * vertices + e) * 2, int32_t(vertices));
+    });
+    // Whoever has a vertex behind it is the one before that: nobody else writes there.
+    ranges.run([&](int64_t, int64_t b, int64_t e) {
+      constexpr int64_t kAhead = 4;
+      int64_t wanted[kAhead][kMostDims + 1];
+      const auto look = [&](int64_t v) {
+        for (int64_t axis = 0; axis < sides; ++axis)
+          table.prefetch(wanted[v % kAhead][axis] = digits.behind(keys[v], sides, axis));
+      };
+      for (int64_t v = b; v < std::min(b + kAhead, e); ++v) look(v);
+      for (int64_t v = b; v < e; ++v) {
+        for (int64_t axis = 0; axis < sides; ++axis) {
+          const Slot& slot = table[wanted[v % kAhead][axis]];
+          if (slot.index < 0) continue;
+          beside[(axis * vertices + v) * 2 + 1] = slot.index;
+          beside[(axis * vertices + slot.index) * 2] = int32_t(v);
+        }
+        if (v + kAhead < e) look(v + kAhead);
+      }
+    });
+  }
+};
+
+}  // namespace fastseg
