@@ -33,8 +33,8 @@ BENCH = ((80.0, 13.0), (67.0, 3.0))
 
 
 def features_of(kind: str, shape: tuple[int, int, int], seed: int) -> Tensor:
-    """Features [N, d, P]: clouds (`noise`), ties between simplices (`whole`, `constant`, `black`), pixels and their colours
-    (`image`), points that share no vertex (`lone`), keys of many digits (`wide`)."""
+    """Features [N, d, P]: clouds (`noise`), ties between simplices (`whole`, `constant`, `black`), pixels and their
+    colours (`image`), points that share no vertex (`lone`), keys of many digits (`wide`)."""
     n, d, points = shape
     noise = torch.randn(shape, generator=generator(seed), dtype=torch.float64)
     if kind == "constant":
