@@ -15,7 +15,7 @@ template <class T>
 class Lattice {
  public:
   int64_t sides, count, tiles, vertices = 0;
-  Tensor corners, weights, tile_rows, row_vertices, vertex_starts, vertex_rows, neighbours;
+  Tensor corners, weights, points, shares, ends, tile_rows, row_vertices, vertex_starts, vertex_rows, neighbours;
 
   Lattice(const char* op, const Tensor& like, const T* features, int64_t d, int64_t points)
       : sides(d + 1), count(points), tiles((points + kTile - 1) / kTile) {
@@ -26,6 +26,21 @@ class Lattice {
     const Tensor vertex_keys = number(like, keys, table, rows);
     list_rows(like, rows);
     find_neighbours(like, digits, table, data<int64_t>(vertex_keys));
+  }
+
+  T alpha() const { return T(1.0 / (1.0 + 1.0 / double(int64_t(1) << (sides - 1)))); }
+
+  // Results are multiplied by alpha, as the kernel has it, and by these factors; values by those, which may be null.
+  void scale(const T* before, const T* after) {
+    Ranges(tiles, kTile * sides).run([&](int64_t, int64_t b, int64_t e) {
+      for (int64_t i = b * kTile; i < std::min(e * kTile, count); ++i) {
+        const T factor = after ? alpha() * after[i] : alpha();
+        for (int64_t at = i * sides; at < (i + 1) * sides; ++at) data<T>(weights)[at] *= factor;
+        if (!before) continue;
+        for (int64_t at = i * sides; at < (i + 1) * sides; ++at)
+          data<T>(shares)[at] *= before[i / kTile * kTile + data<int16_t>(points)[at]];
+      }
+    });
   }
 
  private:
@@ -43,6 +58,9 @@ class Lattice {
   Tensor place(const Tensor& like, const T* features, const Digits& digits) {
     corners = empty(like, {count, sides}, ScalarType::Short);
     weights = empty(like, {count, sides}, kScalar<T>);
+    points = empty(like, {count, sides}, ScalarType::Short);
+    shares = empty(like, {count, sides}, kScalar<T>);
+    ends = empty(like, {count, sides}, ScalarType::Short);
     tile_rows = empty(like, {tiles + 1}, ScalarType::Int);
     const Tensor keys = empty(like, {count * sides}, ScalarType::Long);
     const Ranges ranges(tiles, kTile * sides * sides);
@@ -51,8 +69,18 @@ class Lattice {
     ranges.run([&](int64_t slot, int64_t b, int64_t e) {
       Slot* const free = data<Slot>(slots) + slot * kSlots;
       for (int64_t i = 0; i < kSlots; ++i) free[i].index = -1;
-      const Points<T> p{sides - 1,           count,     features, digits, data<int16_t>(corners), data<T>(weights),
-                        data<int64_t>(keys), first + 1, free};
+      const Points<T> p{sides - 1,
+                        count,
+                        features,
+                        digits,
+                        data<int16_t>(corners),
+                        data<T>(weights),
+                        data<int16_t>(points),
+                        data<T>(shares),
+                        data<int16_t>(ends),
+                        data<int64_t>(keys),
+                        first + 1,
+                        free};
       FASTSEG_PICK_FOR(T, lattice).place(p, b, e);
     });
     first[0] = 0;

@@ -1,4 +1,4 @@
-#include "build.h"
+#include "lattice_filter.h"
 #include "normalization.h"
 
 namespace fastseg {
@@ -6,62 +6,31 @@ namespace {
 
 constexpr const char* kFilter = "permutohedral_filter";
 
-// K or its transpose, on values [channels, P] times `before`; the results times `after`.
+// K or its transpose, on values [channels, P].
 template <class T>
-void filter(const Lattice<T>& lattice, const Tensor& like, const T* values, int64_t channels, const T* before,
-            const T* after, bool transposed, T* out) {
+void filter(const Lattice<T>& lattice, const Tensor& like, const T* values, int64_t channels, bool transposed, T* out) {
   const auto& kernels = FASTSEG_PICK_FOR(T, lattice_filter);
-  const int64_t pitch = pitch_of(std::min(channels, kMostChannels)), grid = (lattice.vertices + 1) * pitch;
-  const Ranges tiles(lattice.tiles, kTile * lattice.sides * pitch), vertices(lattice.vertices, pitch * 4);
-  const int64_t local_size = kTile * lattice.sides * pitch;
-  const Tensor rows = empty(like, {lattice.row_vertices.numel() * pitch}, kScalar<T>);
-  const Tensor grids = empty(like, {2 * grid}, kScalar<T>), local = empty(like, {tiles.slots, local_size}, kScalar<T>);
+  const Block block(std::min(channels, kMostChannels));
+  const Ranges tiles(lattice.tiles, kTile * lattice.sides * block.pitch);
+  const Tensor blocks = empty(like, {tiles.slots, block.size()}, kScalar<T>);
+  LatticeFilter<T> on(lattice, like, block, tiles.slots);
+  const auto by_tiles = [&](const auto& use) {
+    tiles.run([&](int64_t slot, int64_t b, int64_t e) {
+      T* const mine = data<T>(blocks) + slot * block.size();
+      for (int64_t tile = b; tile < e; ++tile) use(slot, tile, std::min(kTile, lattice.count - tile * kTile), mine);
+    });
+  };
   for (int64_t channel = 0; channel < channels; channel += kMostChannels) {
-    const int64_t n = std::min(channels - channel, kMostChannels), shift = channel * lattice.count;
-    LatticeValues<T> p{lattice.sides,
-                       lattice.count,
-                       lattice.vertices,
-                       n,
-                       data<int16_t>(lattice.corners),
-                       data<T>(lattice.weights),
-                       data<int32_t>(lattice.tile_rows),
-                       data<int32_t>(lattice.row_vertices),
-                       data<int32_t>(lattice.vertex_starts),
-                       data<int32_t>(lattice.vertex_rows),
-                       data<int32_t>(lattice.neighbours),
-                       values + shift,
-                       before,
-                       after,
-                       out + shift,
-                       data<T>(rows),
-                       data<T>(grids),
-                       data<T>(grids) + grid,
-                       nullptr};
-    const auto on_tiles = [&](auto kernel) {
-      tiles.run([&](int64_t slot, int64_t b, int64_t e) {
-        LatticeValues<T> mine = p;
-        mine.local = data<T>(local) + slot * local_size;
-        kernel(mine, b, e);
-      });
-    };
-    on_tiles(kernels.splat);
-    vertices.run([&](int64_t, int64_t b, int64_t e) { kernels.collect(p, b, e); });
-    for (T* side : {p.grid, p.blurred}) std::fill_n(side + lattice.vertices * pitch_of(n), pitch_of(n), T(0));
-    for (int64_t i = 0; i < lattice.sides; ++i) {
-      const int64_t axis = transposed ? lattice.sides - 1 - i : i;
-      vertices.run([&](int64_t, int64_t b, int64_t e) { kernels.blur(p, axis, b, e); });
-      std::swap(p.grid, p.blurred);
-    }
-    on_tiles(kernels.slice);
-  }
-}
-
-// The factors of values and of results that normalize a kernel with these sums of rows, in place of the sums.
-template <class T>
-void invert(T* sums, int64_t n, bool root) {
-  for (int64_t i = 0; i < n; ++i) {
-    const T sum = sums[i] + T(1e-20);
-    sums[i] = T(1) / (root ? std::sqrt(sum) : sum);
+    const int64_t some = std::min(channels - channel, kMostChannels), shift = channel * lattice.count;
+    by_tiles([&](int64_t, int64_t tile, int64_t n, T* mine) {
+      kernels.load(values + shift + tile * kTile, lattice.count, some, n, block.pitch, T(0), mine);
+      on.splat(tile, mine);
+    });
+    on.blur(transposed);
+    by_tiles([&](int64_t slot, int64_t tile, int64_t n, T* mine) {
+      on.slice(slot, tile, mine);
+      kernels.store(mine, block.pitch, some, n, lattice.count, out + shift + tile * kTile);
+    });
   }
 }
 
@@ -87,17 +56,10 @@ Tensor permutohedral_filter(const Tensor& values, const Tensor& features, std::s
   const Tensor v = torch::stable::contiguous(values), f = torch::stable::contiguous(features);
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
-    const int64_t normalized = norm.any() ? points : 0;
-    const Tensor ones = empty(values, {normalized}, kScalar<T>), sums = empty(values, {normalized}, kScalar<T>);
-    std::fill_n(data<T>(ones), normalized, T(1));
     for (int64_t i = 0; i < n; ++i) {
-      const Lattice<T> lattice(kFilter, values, data<T>(f) + i * d * points, d, points);
-      if (norm.any()) {
-        filter<T>(lattice, values, data<T>(ones), 1, nullptr, nullptr, false, data<T>(sums));
-        invert(data<T>(sums), points, norm.before && norm.after);
-      }
-      filter<T>(lattice, values, data<T>(v) + i * c * points, c, norm.before ? data<T>(sums) : nullptr,
-                norm.after ? data<T>(sums) : nullptr, transposed, data<T>(out) + i * c * points);
+      Lattice<T> lattice(kFilter, values, data<T>(f) + i * d * points, d, points);
+      normalize(lattice, values, norm);
+      filter<T>(lattice, values, data<T>(v) + i * c * points, c, transposed, data<T>(out) + i * c * points);
     }
   });
   return out;

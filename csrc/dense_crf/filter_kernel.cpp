@@ -1,23 +1,16 @@
 // Values through the lattice: lattice.h and lattice_kernel.cpp. A point is d + 1 products of a weight and `pitch`
-// values each way, on rows in the cache; rows and vertices are read and written once, and vertices d + 1 times more to
-// blur them.
+// values each way, within the cache, and each sum is made in registers; rows and vertices are read and written once,
+// and vertices d + 1 times more to blur them.
 #include "../common/simd.h"
 #include "lattice.h"
 
 namespace fastseg {
 namespace {
 
-constexpr int64_t kPoints = 16;  // at a time
-
-template <class T>
-FASTSEG_INLINE int64_t behind(const LatticeValues<T>& p, int64_t tile) {
-  return (tile + 1) * kTile < p.count ? (tile + 1) * kTile : p.count;
-}
-
-// The values of a vertex, in vectors that are no wider than they are many.
+// The values of a vertex, in vectors of which each is within a line of the cache.
 template <int C, class T>
 struct Row {
-  static constexpr int lanes = C < Simd<T>::lanes ? C : Simd<T>::lanes, parts = C / lanes;
+  static constexpr int lanes = C % Simd<T>::lanes == 0 ? Simd<T>::lanes : C < 8 ? C : 8, parts = C / lanes;
   typedef T Part __attribute__((vector_size(lanes * sizeof(T))));
   Part part[parts];
 
@@ -36,50 +29,18 @@ struct Row {
   FASTSEG_INLINE void add(const Row& other, T weight) {
     for (int i = 0; i < parts; ++i) part[i] = part[i] + weight * other.part[i];
   }
-
-  FASTSEG_INLINE void scale(T factor) {
-    for (int i = 0; i < parts; ++i) part[i] = factor * part[i];
-  }
 };
 
-// n points [channels, P] -> [n, C], and back: a few at a time, so that both sides stay in the nearest cache.
 template <int C, class T>
-FASTSEG_INLINE void load_points(const LatticeValues<T>& p, int64_t first, int64_t n, T* block) {
-  for (int64_t c = 0; c < p.channels; ++c) {
-    const T* const v = p.values + c * p.count + first;
-    for (int64_t i = 0; i < n; ++i) block[i * C + c] = p.before ? v[i] * p.before[first + i] : v[i];
-  }
-}
-
-template <int C, class T>
-FASTSEG_INLINE void store_points(const LatticeValues<T>& p, int64_t first, int64_t n, const T* block) {
-  for (int64_t c = 0; c < p.channels; ++c) {
-    T* const v = p.out + c * p.count + first;
-    for (int64_t i = 0; i < n; ++i) v[i] = block[i * C + c];
-  }
-}
-
-template <int C, class T>
-void splat_on(const LatticeValues<T>& p, int64_t begin, int64_t end) {
-  alignas(64) T block[kPoints * C] = {};
-  for (int64_t tile = begin; tile < end; ++tile) {
-    T* const rows = p.rows + p.tile_rows[tile] * int64_t(C);
-    memset(rows, 0, (p.tile_rows[tile + 1] - p.tile_rows[tile]) * C * sizeof(T));
-    const int16_t* corner = p.corners + tile * kTile * p.sides;
-    const T* weight = p.weights + tile * kTile * p.sides;
-    for (int64_t first = tile * kTile, last = behind(p, tile); first < last; first += kPoints) {
-      const int64_t n = last - first < kPoints ? last - first : kPoints;
-      n == kPoints ? load_points<C>(p, first, kPoints, block) : load_points<C>(p, first, n, block);
-      for (int64_t i = 0; i < n; ++i) {
-        const auto point = Row<C, T>::of(block + i * C);
-        for (int64_t k = 0; k < p.sides; ++k) {
-          T* const at = rows + *corner++ * int64_t(C);
-          auto sum = Row<C, T>::of(at);
-          sum.add(point, *weight++);
-          sum.to(at);
-        }
-      }
-    }
+void splat_on(const LatticeValues<T>& p, int64_t tile, const T* block) {
+  const int64_t first = tile * kTile * p.sides;
+  const int16_t *const points = p.points + first, *const ends = p.ends + first;
+  const T* const shares = p.shares + first;
+  int64_t at = 0;
+  for (int64_t r = 0; r < p.tile_rows[tile + 1] - p.tile_rows[tile]; ++r) {
+    Row<C, T> sum{};
+    for (; at < ends[r]; ++at) sum.add(Row<C, T>::of(block + points[at] * int64_t(C)), shares[at]);
+    sum.to(p.rows + (p.tile_rows[tile] + r) * C);
   }
 }
 
@@ -111,24 +72,17 @@ void blur_on(const LatticeValues<T>& p, int64_t axis, int64_t begin, int64_t end
 }
 
 template <int C, class T>
-void slice_on(const LatticeValues<T>& p, int64_t begin, int64_t end) {
-  const T alpha = T(1.0 / (1.0 + 1.0 / double(int64_t(1) << (p.sides - 1))));
-  alignas(64) T block[kPoints * C];
-  for (int64_t tile = begin; tile < end; ++tile) {
-    for (int32_t r = p.tile_rows[tile]; r < p.tile_rows[tile + 1]; ++r)
-      memcpy(p.local + (r - p.tile_rows[tile]) * C, p.grid + p.row_vertices[r] * int64_t(C), C * sizeof(T));
-    const int16_t* corner = p.corners + tile * kTile * p.sides;
-    const T* weight = p.weights + tile * kTile * p.sides;
-    for (int64_t first = tile * kTile, last = behind(p, tile); first < last; first += kPoints) {
-      const int64_t n = last - first < kPoints ? last - first : kPoints;
-      for (int64_t i = 0; i < n; ++i) {
-        Row<C, T> sum{};
-        for (int64_t k = 0; k < p.sides; ++k) sum.add(Row<C, T>::of(p.local + *corner++ * int64_t(C)), *weight++);
-        sum.scale(p.after ? alpha * p.after[first + i] : alpha);
-        sum.to(block + i * C);
-      }
-      n == kPoints ? store_points<C>(p, first, kPoints, block) : store_points<C>(p, first, n, block);
-    }
+void slice_on(const LatticeValues<T>& p, int64_t tile, T* local, T* block) {
+  const int32_t first_row = p.tile_rows[tile];
+  for (int32_t r = first_row; r < p.tile_rows[tile + 1]; ++r)
+    Row<C, T>::of(p.grid + p.row_vertices[r] * int64_t(C)).to(local + (r - first_row) * C);
+  const int64_t first = tile * kTile, n = p.count - first < kTile ? p.count - first : kTile;
+  const int16_t* corner = p.corners + first * p.sides;
+  const T* weight = p.weights + first * p.sides;
+  for (int64_t i = 0; i < n; ++i) {
+    Row<C, T> sum{};
+    for (int64_t k = 0; k < p.sides; ++k) sum.add(Row<C, T>::of(local + *corner++ * int64_t(C)), *weight++);
+    sum.to(block + i * C);
   }
 }
 
@@ -137,10 +91,10 @@ struct Pitch {
   constexpr int operator()() const { return C; }
 };
 
-// Calls use(Pitch<C>) for the pitch of these channels.
+// Calls use(Pitch<C>) for this pitch.
 template <class Use>
-FASTSEG_INLINE void by_pitch(int64_t channels, const Use& use) {
-  switch (pitch_of(channels)) {
+FASTSEG_INLINE void by_pitch(int64_t pitch, const Use& use) {
+  switch (pitch) {
     case 4:
       return use(Pitch<4>{});
     case 8:
@@ -155,27 +109,50 @@ FASTSEG_INLINE void by_pitch(int64_t channels, const Use& use) {
 }
 
 template <class T>
-void splat(const LatticeValues<T>& p, int64_t begin, int64_t end) {
-  by_pitch(p.channels, [&](auto pitch) { splat_on<pitch()>(p, begin, end); });
+void splat(const LatticeValues<T>& p, int64_t tile, const T* block) {
+  by_pitch(p.pitch, [&](auto pitch) { splat_on<pitch()>(p, tile, block); });
 }
 
 template <class T>
 void collect(const LatticeValues<T>& p, int64_t begin, int64_t end) {
-  by_pitch(p.channels, [&](auto pitch) { collect_on<pitch()>(p, begin, end); });
+  by_pitch(p.pitch, [&](auto pitch) { collect_on<pitch()>(p, begin, end); });
 }
 
 template <class T>
 void blur(const LatticeValues<T>& p, int64_t axis, int64_t begin, int64_t end) {
-  by_pitch(p.channels, [&](auto pitch) { blur_on<pitch()>(p, axis, begin, end); });
+  by_pitch(p.pitch, [&](auto pitch) { blur_on<pitch()>(p, axis, begin, end); });
 }
 
 template <class T>
-void slice(const LatticeValues<T>& p, int64_t begin, int64_t end) {
-  by_pitch(p.channels, [&](auto pitch) { slice_on<pitch()>(p, begin, end); });
+void slice(const LatticeValues<T>& p, int64_t tile, T* local, T* block) {
+  by_pitch(p.pitch, [&](auto pitch) { slice_on<pitch()>(p, tile, local, block); });
+}
+
+// A few points at a time, so that both sides stay in the nearest cache.
+constexpr int64_t kPoints = 16;
+
+template <class T>
+void load_points(const T* values, int64_t plane, int64_t channels, int64_t n, int64_t pitch, T pad, T* block) {
+  for (int64_t first = 0; first < n; first += kPoints) {
+    const int64_t last = n - first < kPoints ? n : first + kPoints;
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t i = first; i < last; ++i) block[i * pitch + c] = values[c * plane + i];
+    for (int64_t i = first; i < last; ++i)
+      for (int64_t c = channels; c < pitch; ++c) block[i * pitch + c] = pad;
+  }
 }
 
 template <class T>
-constexpr FilterKernels<T> kKernels{splat<T>, collect<T>, blur<T>, slice<T>};
+void store_points(const T* block, int64_t pitch, int64_t channels, int64_t n, int64_t plane, T* out) {
+  for (int64_t first = 0; first < n; first += kPoints) {
+    const int64_t last = n - first < kPoints ? n : first + kPoints;
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t i = first; i < last; ++i) out[c * plane + i] = block[i * pitch + c];
+  }
+}
+
+template <class T>
+constexpr FilterKernels<T> kKernels{splat<T>, collect<T>, blur<T>, slice<T>, load_points<T>, store_points<T>};
 
 }  // namespace
 }  // namespace fastseg

@@ -43,9 +43,12 @@ struct Points {
   Digits digits;
   int16_t* corners;  // rows of the tile
   T* weights;
-  int64_t* keys;   // [tiles, kTile (d + 1)], of the rows of each tile
-  int32_t* found;  // [tiles], how many rows
-  Slot* slots;     // [kSlots], free
+  int16_t* points;  // [count (d + 1)], of the tile, row after row
+  T* shares;        // their weights
+  int16_t* ends;    // [count (d + 1)], of each row in the two above, from the tile's first place on
+  int64_t* keys;    // [tiles, kTile (d + 1)], of the rows of each tile
+  int32_t* found;   // [tiles], how many rows
+  Slot* slots;      // [kSlots], free
 };
 
 // Least and largest value of n features; `odd` is NaN if any is not finite.
@@ -55,21 +58,23 @@ struct Extent {
 
 template <class T>
 struct LatticeValues {
-  int64_t sides, count, vertices, channels;  // channels: at most kMostChannels at a time
+  int64_t sides, count, vertices, pitch;  // pitch: values beside each other
   const int16_t* corners;
   const T* weights;
+  const int16_t* points;
+  const T* shares;
+  const int16_t* ends;
   const int32_t *tile_rows, *row_vertices;     // [tiles + 1], [rows]
   const int32_t *vertex_starts, *vertex_rows;  // [vertices + 1], [rows]
   const int32_t* neighbours;                   // [sides, vertices, 2]
-  const T *values, *before, *after;            // [channels, P]; [P] or null: factors of values and results
-  T* out;                                      // [channels, P]
   T *rows, *grid, *blurred;                    // [rows, pitch], [vertices + 1, pitch], of which the last is 0
-  T* local;                                    // [kTile sides, pitch], of a thread
 };
 
 constexpr int64_t kMostChannels = 32;
-// Values beside each other: what vectors are wasted little on.
-inline int64_t pitch_of(int64_t channels) { return channels <= 4 ? 4 : channels <= 8 ? 8 : channels <= 16 ? 16 : 32; }
+// What vectors are wasted little on, and lines of the cache are not crossed by.
+inline int64_t pitch_of(int64_t channels) {
+  return channels <= 4 ? 4 : channels > 16 ? (channels + 7) / 8 * 8 : channels <= 8 ? 8 : 16;
+}
 
 template <class T>
 struct LatticeKernels {
@@ -79,10 +84,13 @@ struct LatticeKernels {
 
 template <class T>
 struct FilterKernels {
-  void (*splat)(const LatticeValues<T>&, int64_t begin, int64_t end);               // tiles
+  void (*splat)(const LatticeValues<T>&, int64_t tile, const T* block);             // [kTile, pitch], onto its rows
   void (*collect)(const LatticeValues<T>&, int64_t begin, int64_t end);             // vertices
   void (*blur)(const LatticeValues<T>&, int64_t axis, int64_t begin, int64_t end);  // vertices
-  void (*slice)(const LatticeValues<T>&, int64_t begin, int64_t end);               // tiles
+  void (*slice)(const LatticeValues<T>&, int64_t tile, T* local, T* block);         // local [kTile sides, pitch]
+  // n points, of planes that are `plane` apart, to and from rows of a block.
+  void (*load)(const T* values, int64_t plane, int64_t channels, int64_t n, int64_t pitch, T pad, T* block);
+  void (*store)(const T* block, int64_t pitch, int64_t channels, int64_t n, int64_t plane, T* out);
 };
 
 FASTSEG_TABLES(LatticeKernels<float>, lattice_f32);

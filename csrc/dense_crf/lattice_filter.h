@@ -1,0 +1,135 @@
+// Values on a lattice, for the glue files: splatted by tiles, blurred, sliced by tiles.
+#pragma once
+#include "build.h"
+#include "normalization.h"
+
+namespace fastseg {
+
+// Values [chunks, kTile, pitch] of the points of a tile: channels are beside each other, up to 32 in a chunk.
+struct Block {
+  int64_t chunks, pitch;
+
+  explicit Block(int64_t channels)
+      : chunks((channels + kMostChannels - 1) / kMostChannels), pitch(pitch_of(std::min(channels, kMostChannels))) {}
+
+  int64_t chunk() const { return kTile * pitch; }
+  int64_t size() const { return chunks * chunk(); }
+};
+
+// Splats and slices of different tiles may be done at once, each thread with a `slot` of its own.
+template <class T>
+class LatticeFilter {
+ public:
+  LatticeFilter(const Lattice<T>& lattice, const Tensor& like, Block block, int64_t slots)
+      : lattice_(lattice),
+        block_(block),
+        row_count_(lattice.row_vertices.numel() * block.pitch),
+        grid_((lattice.vertices + 1) * block.pitch),
+        local_(kTile * lattice.sides * block.pitch),
+        rows_(empty(like, {block.chunks * row_count_}, kScalar<T>)),
+        grids_(empty(like, {block.chunks * 2 * grid_}, kScalar<T>)),
+        locals_(empty(like, {slots * local_}, kScalar<T>)) {
+    for (int64_t side = 1; side <= 2 * block.chunks; ++side)
+      std::fill_n(data<T>(grids_) + side * grid_ - block.pitch, block.pitch, T(0));
+  }
+
+  void splat(int64_t tile, const T* values) const {
+    for (int64_t c = 0; c < block_.chunks; ++c) kernels().splat(chunk(c), tile, values + c * block_.chunk());
+  }
+
+  // Adds up the rows of each vertex, and blurs: the axes in the other order for the transposed kernel.
+  void blur(bool transposed = false) {
+    const Ranges vertices(lattice_.vertices, block_.pitch * 4);
+    for (int64_t c = 0; c < block_.chunks; ++c) {
+      LatticeValues<T> p = chunk(c);
+      if (lattice_.sides % 2) std::swap(p.grid, p.blurred);  // so that the last axis is blurred onto the first grid
+      vertices.run([&](int64_t, int64_t b, int64_t e) { kernels().collect(p, b, e); });
+      for (int64_t i = 0; i < lattice_.sides; ++i) {
+        const int64_t axis = transposed ? lattice_.sides - 1 - i : i;
+        vertices.run([&](int64_t, int64_t b, int64_t e) { kernels().blur(p, axis, b, e); });
+        std::swap(p.grid, p.blurred);
+      }
+    }
+  }
+
+  void slice(int64_t slot, int64_t tile, T* results) const {
+    for (int64_t c = 0; c < block_.chunks; ++c)
+      kernels().slice(chunk(c), tile, data<T>(locals_) + slot * local_, results + c * block_.chunk());
+  }
+
+ private:
+  const Lattice<T>& lattice_;
+  Block block_;
+  int64_t row_count_, grid_, local_;
+  Tensor rows_, grids_, locals_;
+
+  static const FilterKernels<T>& kernels() { return FASTSEG_PICK_FOR(T, lattice_filter); }
+
+  LatticeValues<T> chunk(int64_t c) const {
+    const Lattice<T>& l = lattice_;
+    T* const grid = data<T>(grids_) + c * 2 * grid_;
+    return {l.sides,
+            l.count,
+            l.vertices,
+            block_.pitch,
+            data<int16_t>(l.corners),
+            data<T>(l.weights),
+            data<int16_t>(l.points),
+            data<T>(l.shares),
+            data<int16_t>(l.ends),
+            data<int32_t>(l.tile_rows),
+            data<int32_t>(l.row_vertices),
+            data<int32_t>(l.vertex_starts),
+            data<int32_t>(l.vertex_rows),
+            data<int32_t>(l.neighbours),
+            data<T>(rows_) + c * row_count_,
+            grid,
+            grid + grid_};
+  }
+};
+
+// The sums of rows of the kernel, [P].
+template <class T>
+Tensor sums_of(const Lattice<T>& lattice, const Tensor& like) {
+  const Block block(1);
+  const Ranges tiles(lattice.tiles, kTile * lattice.sides * block.pitch);
+  const Tensor blocks = zeros(like, {tiles.slots, block.size()}, kScalar<T>),
+               sums = empty(like, {lattice.count}, kScalar<T>);
+  LatticeFilter<T> on(lattice, like, block, tiles.slots);
+  tiles.run([&](int64_t slot, int64_t b, int64_t e) {
+    T* const ones = data<T>(blocks) + slot * block.size();
+    for (int64_t i = 0; i < kTile; ++i) ones[i * block.pitch] = T(1);
+    for (int64_t tile = b; tile < e; ++tile) on.splat(tile, ones);
+  });
+  on.blur();
+  tiles.run([&](int64_t slot, int64_t b, int64_t e) {
+    T* const results = data<T>(blocks) + slot * block.size();
+    for (int64_t tile = b; tile < e; ++tile) {
+      on.slice(slot, tile, results);
+      for (int64_t i = tile * kTile; i < std::min(lattice.count, (tile + 1) * kTile); ++i)
+        data<T>(sums)[i] = lattice.alpha() * results[(i - tile * kTile) * block.pitch];
+    }
+  });
+  return sums;
+}
+
+// The factors of values and of results that normalize a kernel with these sums of rows, in place of the sums.
+template <class T>
+void invert(T* sums, int64_t n, bool root) {
+  for (int64_t i = 0; i < n; ++i) {
+    const T sum = sums[i] + T(1e-20);
+    sums[i] = T(1) / (root ? std::sqrt(sum) : sum);
+  }
+}
+
+// From here on the lattice filters with the normalized kernel.
+template <class T>
+void normalize(Lattice<T>& lattice, const Tensor& like, Normalization norm) {
+  if (!norm.any()) return lattice.scale(nullptr, nullptr);
+  const Tensor sums = sums_of(lattice, like);
+  T* const factors = data<T>(sums);
+  invert(factors, lattice.count, norm.before && norm.after);
+  lattice.scale(norm.before ? factors : nullptr, norm.after ? factors : nullptr);
+}
+
+}  // namespace fastseg
