@@ -24,7 +24,7 @@ void filter(const Lattice<T>& lattice, const Tensor& like, const T* values, int6
     const int64_t some = std::min(channels - channel, kMostChannels), shift = channel * lattice.count;
     by_tiles([&](int64_t, int64_t tile, int64_t n, T* mine) {
       kernels.load(values + shift + tile * kTile, lattice.count, some, n, block.pitch, T(0), mine);
-      on.splat(tile, mine);
+      on.splat(tile, mine, 0);
     });
     on.blur(transposed);
     by_tiles([&](int64_t slot, int64_t tile, int64_t n, T* mine) {

@@ -1,35 +1,11 @@
 // Values through the lattice: lattice.h and lattice_kernel.cpp. A point is d + 1 products of a weight and `pitch`
 // values each way, within the cache, and each sum is made in registers; rows and vertices are read and written once,
 // and vertices d + 1 times more to blur them.
-#include "../common/simd.h"
 #include "lattice.h"
+#include "row.h"
 
 namespace fastseg {
 namespace {
-
-// The values of a vertex, in vectors of which each is within a line of the cache.
-template <int C, class T>
-struct Row {
-  static constexpr int lanes = C % Simd<T>::lanes == 0 ? Simd<T>::lanes : C < 8 ? C : 8, parts = C / lanes;
-  typedef T Part __attribute__((vector_size(lanes * sizeof(T))));
-  Part part[parts];
-
-  static FASTSEG_INLINE Row of(const T* p) {
-    Row row;
-    memcpy(&row, p, sizeof row);
-    return row;
-  }
-
-  FASTSEG_INLINE void to(T* p) const { memcpy(p, this, sizeof *this); }
-
-  FASTSEG_INLINE void add(const Row& other) {
-    for (int i = 0; i < parts; ++i) part[i] = part[i] + other.part[i];
-  }
-
-  FASTSEG_INLINE void add(const Row& other, T weight) {
-    for (int i = 0; i < parts; ++i) part[i] = part[i] + weight * other.part[i];
-  }
-};
 
 template <int C, class T>
 void splat_on(const LatticeValues<T>& p, int64_t tile, const T* block) {
@@ -83,28 +59,6 @@ void slice_on(const LatticeValues<T>& p, int64_t tile, T* local, T* block) {
     Row<C, T> sum{};
     for (int64_t k = 0; k < p.sides; ++k) sum.add(Row<C, T>::of(local + *corner++ * int64_t(C)), *weight++);
     sum.to(block + i * C);
-  }
-}
-
-template <int C>
-struct Pitch {
-  constexpr int operator()() const { return C; }
-};
-
-// Calls use(Pitch<C>) for this pitch.
-template <class Use>
-FASTSEG_INLINE void by_pitch(int64_t pitch, const Use& use) {
-  switch (pitch) {
-    case 4:
-      return use(Pitch<4>{});
-    case 8:
-      return use(Pitch<8>{});
-    case 16:
-      return use(Pitch<16>{});
-    case 24:
-      return use(Pitch<24>{});
-    default:
-      return use(Pitch<32>{});
   }
 }
 

@@ -33,8 +33,9 @@ class LatticeFilter {
       std::fill_n(data<T>(grids_) + side * grid_ - block.pitch, block.pitch, T(0));
   }
 
-  void splat(int64_t tile, const T* values) const {
-    for (int64_t c = 0; c < block_.chunks; ++c) kernels().splat(chunk(c), tile, values + c * block_.chunk());
+  // Values [chunks, n, pitch], chunks `stride` apart.
+  void splat(int64_t tile, const T* values, int64_t stride) const {
+    for (int64_t c = 0; c < block_.chunks; ++c) kernels().splat(chunk(c), tile, values + c * stride);
   }
 
   // Adds up the rows of each vertex, and blurs: the axes in the other order for the transposed kernel.
@@ -99,7 +100,7 @@ Tensor sums_of(const Lattice<T>& lattice, const Tensor& like) {
   tiles.run([&](int64_t slot, int64_t b, int64_t e) {
     T* const ones = data<T>(blocks) + slot * block.size();
     for (int64_t i = 0; i < kTile; ++i) ones[i * block.pitch] = T(1);
-    for (int64_t tile = b; tile < e; ++tile) on.splat(tile, ones);
+    for (int64_t tile = b; tile < e; ++tile) on.splat(tile, ones, 0);
   });
   on.blur();
   tiles.run([&](int64_t slot, int64_t b, int64_t e) {

@@ -4,7 +4,8 @@ from .aspp import aspp_conv2d
 from .atrous_conv import atrous_conv2d
 from .atrous_conv_algorithms import prepack_atrous_weight
 from .confusion import confusion_matrix
-from .dense_crf import gaussian_filter_2d, permutohedral_filter
+from . import dense_crf as _d
+from .dense_crf_filters import gaussian_filter_2d, permutohedral_filter
 from .global_conv import global_conv2d
 from .ksac import ksac_conv2d, ksac_conv2d_train
 from .pyramid_pool import pyramid_pool

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .dense_crf_lattice import EPSILON, TRANSPOSED, Lattice, filtered, lattice
+from .dense_crf_lattice import EPSILON, TRANSPOSED, Lattice, diagonal, filtered, lattice
 from .upsample import memory_format
 
 Filter = Callable[[Tensor], Tensor]  # values [C, P] -> [C, P]
@@ -41,9 +41,8 @@ def on_lattice(of: Lattice, *, transposed: bool = False) -> Filter:
     return lambda values: filtered(values, of, transposed=transposed)
 
 
-def without_self(apply: Filter, points: int, like: Tensor) -> Filter:
+def without_self(apply: Filter, diagonal: Tensor) -> Filter:
     """The same kernel with a diagonal of zeros."""
-    diagonal = apply(torch.eye(points, dtype=like.dtype, device=like.device)).diagonal()
     return lambda values: apply(values) - diagonal * values
 
 
@@ -90,12 +89,6 @@ def positions(size: Sequence[int], sigma: Tensor) -> Tensor:
     return torch.stack([grid.flatten() for grid in reversed(grids)])
 
 
-def appearance(image: Tensor, sigma: Tensor, color_sigma: Tensor) -> Tensor:
-    """Features [dims + F, P] of an image [F, ...]: where each pixel is, and what it looks like."""
-    looks = image.flatten(1).to(sigma.dtype) / color_sigma[:, None]
-    return torch.cat([positions(image.shape[1:], sigma), looks])
-
-
 def mean_field(unary: Tensor, kernels: Sequence[Filter], compatibility: Tensor, iterations: int) -> Tensor:
     """Energies [C, P], and a matrix [C, C] for each kernel -> the logits [C, P] after some iterations."""
     logits = -unary
@@ -108,28 +101,29 @@ def mean_field(unary: Tensor, kernels: Sequence[Filter], compatibility: Tensor, 
 
 def dense_crf(
     unary: Tensor,
-    image: Tensor,
+    features: Tensor,
+    sigma: Tensor,
     compatibility: Tensor,
-    spatial_sigma: Tensor,
-    bilateral_sigma: Tensor,
-    color_sigma: Tensor,
     iterations: int,
     normalization: str,
     include_self: bool,
     spatial: str,
     bilateral: str,
+    output: str,
 ) -> Tensor:
-    """unary [N, C, ...], image [N, F, ...], compatibility [2, C, C] of both kernels -> logits [N, C, ...]."""
+    """unary [N, C, ...], features [N, d, ...] of the bilateral kernel, sigma of each axis in pixels, compatibility
+    [2, C, C] of both kernels -> logits or probabilities [N, C, ...], or labels [N, ...]."""
     size, logits = unary.shape[2:], []
-    for u, picture in zip(unary.flatten(2), image, strict=True):
-        points = u.shape[1]
-        near, alike = positions(size, spatial_sigma), appearance(picture, bilateral_sigma, color_sigma)
-        kernels = [
-            gaussian(size, spatial_sigma) if spatial == "exact" else on_lattice(lattice(near, "dense_crf")),
-            exact(alike) if bilateral == "exact" else on_lattice(lattice(alike, "dense_crf")),
-        ]
-        if not include_self:
-            kernels = [without_self(kernel, points, u) for kernel in kernels]
-        kernels = [normalized(kernel, normalization, points, u) for kernel in kernels]
+    for u, f in zip(unary.flatten(2), features.flatten(2), strict=True):
+        if spatial == "exact" and bilateral == "exact" and not f.isfinite().all():
+            raise RuntimeError("fastseg::dense_crf: features must be finite, got NaN or infinity")
+        kernels = []
+        for of, method in ((positions(size, sigma).to(f.dtype), spatial), (f, bilateral)):
+            on = lattice(of, "dense_crf") if method == "lattice" else None
+            kernel = on_lattice(on) if on else gaussian(size, sigma) if not kernels else exact(of)
+            if not include_self:
+                kernel = without_self(kernel, diagonal(on).to(u.dtype) if on else torch.ones_like(u[0]))
+            kernels.append(normalized(kernel, normalization, u.shape[1], u))
         logits.append(mean_field(u, kernels, compatibility, iterations))
-    return torch.stack(logits).view_as(unary) if logits else -unary
+    result = torch.stack(logits).view_as(unary) if logits else -unary
+    return result.argmax(1) if output == "labels" else result.softmax(1) if output == "probabilities" else result

@@ -137,3 +137,32 @@ def filtered(values: Tensor, on: Lattice, *, transposed: bool = False) -> Tensor
         blurred = grid[:, :-1] + 0.5 * (grid[:, before] + grid[:, behind])
         grid = torch.cat([blurred, torch.zeros_like(grid[:, :1])], 1)  # the last stands for vertices that are missing
     return (grid[:, on.vertices] * weights).sum(-1) / (1 + 2.0 ** (1 - sides))
+
+
+def diagonal(on: Lattice) -> Tensor:
+    """What splat, blur and slice take from each point to itself [P], in float64.
+
+    The corners of a simplex follow each other along an axis each, and all axes together lead back: there are two ways
+    from one corner to another, and two from a corner around to itself. Blurring takes half a value along each step, the
+    axes in their order, where no vertex is missing.
+    """
+    sides, _, count = on.neighbours.shape
+    beside = torch.cat([on.neighbours, torch.full_like(on.neighbours[..., :1], count)], 2)
+    corners = on.vertices.T
+    along = [(beside[:, 1, a] == b).long().argmax(0) for a, b in zip(corners[:-1], corners[1:], strict=True)]
+    axes = torch.nn.functional.one_hot(torch.stack(along), sides) if along else corners.new_zeros(0, 0, sides)
+
+    def share(start: Tensor, steps: Tensor, end: Tensor) -> Tensor:
+        at, halves = start, steps.abs().sum(1)
+        for axis, step in enumerate(steps.T):
+            at = torch.where(step == 0, at, beside[axis, (step > 0).long(), at])
+        return (at == end) * 0.5**halves
+
+    total = torch.zeros_like(on.weights[:, 0])
+    for a in range(sides):
+        for b in range(sides):
+            there = axes[min(a, b) : max(a, b)].sum(0) * (1 if a < b else -1)
+            ways = [there, there - 1, there + 1] if a == b else [there, there - 1 if a < b else there + 1]
+            shares = sum(share(corners[a], way, corners[b]) for way in ways)
+            total += shares * on.weights[:, a] * on.weights[:, b]
+    return total / (1 + 2.0 ** (1 - sides))

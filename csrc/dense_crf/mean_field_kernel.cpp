@@ -1,0 +1,169 @@
+// Messages of the smoothness kernel and the update of mean field (Kraehenbuehl, Koltun 2011, "Efficient Inference in
+// Fully Connected CRFs with Gaussian Edge Potentials", algorithm 1) on points whose channels lie beside each other.
+//
+// down and across: 2 reach + 1 products a value each, from the nearest cache. settle: a product for each kernel, two
+// reductions over the channels and an exponential a value.
+#include "mean_field.h"
+#include "row.h"
+
+namespace fastseg {
+namespace {
+
+constexpr int kVectors = 8;
+
+// `vectors` of row i: the sum over the rows near it.
+template <int vectors, class T>
+FASTSEG_INLINE void down_vectors(const T* in, const int64_t* at, int64_t first, int64_t last, int64_t i, Taps<T> taps,
+                                 V<T>* sums) {
+  constexpr int64_t L = Simd<T>::lanes;
+  for (int v = 0; v < vectors; ++v) sums[v] = V<T>{};
+  for (int64_t k = first; k < last; ++k) {
+    const V<T> w = splat(taps.weights[k < i ? i - k : k - i]);
+    for (int v = 0; v < vectors; ++v) sums[v] = multiply_add<T>(w, load(in + at[k] + v * L), sums[v]);
+  }
+}
+
+template <class T>
+void down(const T* in, const int64_t* at, int64_t n, int64_t length, Taps<T> taps, T* out, int64_t step) {
+  constexpr int64_t L = Simd<T>::lanes;
+  V<T> sums[kVectors];
+  // All rows of a few columns, so that what the next row shares with this one is still near.
+  for (int64_t j = 0; j < length;) {
+    const bool many = j + kVectors * L <= length;
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t first = i < taps.reach ? 0 : i - taps.reach, last = n - i <= taps.reach ? n : i + taps.reach + 1;
+      T* const to = out + i * step + j;
+      if (many) {
+        down_vectors<kVectors>(in + j, at, first, last, i, taps, sums);
+        for (int v = 0; v < kVectors; ++v) store(to + v * L, sums[v]);
+      } else {
+        down_vectors<1>(in + j, at, first, last, i, taps, sums);
+        length - j < L ? (void)memcpy(to, sums, (length - j) * sizeof(T)) : store(to, sums[0]);
+      }
+    }
+    j += many ? kVectors * L : L;
+  }
+}
+
+template <int vectors, class T>
+FASTSEG_INLINE void across_vectors(const T* row, int64_t pitch, Taps<T> taps, T* out) {
+  constexpr int64_t L = Simd<T>::lanes;
+  V<T> sums[vectors];
+  for (int v = 0; v < vectors; ++v) sums[v] = splat(taps.weights[0]) * load(row + v * L);
+  for (int64_t k = 1; k <= taps.reach; ++k) {
+    const V<T> w = splat(taps.weights[k]);
+    for (int v = 0; v < vectors; ++v)
+      sums[v] = multiply_add<T>(w, load(row + v * L - k * pitch) + load(row + v * L + k * pitch), sums[v]);
+  }
+  for (int v = 0; v < vectors; ++v) store(out + v * L, sums[v]);
+}
+
+template <class T>
+void across(const T* row, int64_t length, int64_t pitch, Taps<T> taps, T* out) {
+  constexpr int64_t L = Simd<T>::lanes;
+  int64_t j = 0;
+  for (; j + kVectors * L <= length; j += kVectors * L) across_vectors<kVectors>(row + j, pitch, taps, out + j);
+  for (; j < length; j += L) across_vectors<1>(row + j, pitch, taps, out + j);
+}
+
+template <int C, class T>
+FASTSEG_INLINE Row<C, T> logits_of(const Settle<T>& p, int64_t i, int64_t chunk) {
+  Row<C, T> sum = Row<C, T>::of(p.unary + chunk * p.unary_stride + i * C);
+  for (int k = 0; k < 2; ++k) {
+    if (!p.messages[k]) continue;
+    const T *const message = p.messages[k] + i * C, *const old = p.old + i * C;
+    const T after = p.after[k] ? p.after[k][i] : T(1), self = p.self[k] ? p.self[k][i] : T(0);
+    if (!p.full) {
+      auto one = Row<C, T>::of(message + chunk * p.message_stride);
+      if (p.after[k]) one.scale(after);
+      if (p.self[k]) one.add(Row<C, T>::of(old + chunk * p.stride), -self);
+      const auto table = Row<C, T>::of(p.compatibility[k] + chunk * C);
+      for (int v = 0; v < one.parts; ++v) sum.part[v] = sum.part[v] + table.part[v] * one.part[v];
+      continue;
+    }
+    for (int64_t m = 0; m < p.channels; ++m) {
+      const int64_t from = m / C, lane = m % C;
+      T one = after * message[from * p.message_stride + lane];
+      if (p.self[k]) one -= self * old[from * p.stride + lane];
+      sum.add(Row<C, T>::of(p.compatibility[k] + (m * p.chunks + chunk) * C), one);
+    }
+  }
+  sum.scale(T(-1));
+  return sum;
+}
+
+template <int C, class T>
+void logits_on(const Settle<T>& p) {
+  Row<C, T> row[kMostChunks];
+  for (int64_t i = 0; i < p.n; ++i) {
+    for (int64_t c = 0; c < p.chunks; ++c) row[c] = logits_of<C>(p, i, c);
+    for (int64_t c = 0; c < p.chunks; ++c) row[c].to(p.values + c * p.stride + i * C);
+  }
+}
+
+// e^x of n values in their place.
+template <class T>
+FASTSEG_INLINE void exponentials(T* x, int64_t n) {
+  constexpr int64_t L = Simd<T>::lanes;
+  int64_t j = 0;
+  for (; j + L <= n; j += L) store(x + j, exponential(load(x + j)));
+  if (j == n) return;
+  V<T> rest{};
+  memcpy(&rest, x + j, (n - j) * sizeof(T));
+  rest = exponential(rest);
+  memcpy(x + j, &rest, (n - j) * sizeof(T));
+}
+
+template <int C, class T>
+void settle_on(const Settle<T>& p) {
+  constexpr int64_t kPoints = 16;  // at a time
+  Row<C, T> row[kMostChunks];
+  for (int64_t first = 0; first < p.n; first += kPoints) {
+    const int64_t last = p.n - first < kPoints ? p.n : first + kPoints;
+    for (int64_t i = first; i < last; ++i) {
+      row[0] = logits_of<C>(p, i, 0);
+      T most = row[0].most();
+      for (int64_t c = 1; c < p.chunks; ++c) {
+        row[c] = logits_of<C>(p, i, c);
+        const T top = row[c].most();
+        most = top > most ? top : most;
+      }
+      for (int64_t c = 0; c < p.chunks; ++c) {
+        for (auto& part : row[c].part) part = part - most;
+        row[c].to(p.values + c * p.stride + i * C);
+      }
+    }
+    for (int64_t c = 0; c < p.chunks; ++c) exponentials(p.values + c * p.stride + first * C, (last - first) * C);
+    for (int64_t i = first; i < last; ++i) {
+      T total = 0;
+      for (int64_t c = 0; c < p.chunks; ++c) {
+        row[c] = Row<C, T>::of(p.values + c * p.stride + i * C);
+        total += row[c].total();
+      }
+      const T factor = (p.kept ? p.kept[i] : T(1)) / total;
+      for (int64_t c = 0; c < p.chunks; ++c) {
+        row[c].scale(factor);
+        row[c].to(p.values + c * p.stride + i * C);
+      }
+    }
+  }
+}
+
+template <class T>
+void logits(const Settle<T>& p) {
+  by_pitch(p.pitch, [&](auto pitch) { logits_on<pitch()>(p); });
+}
+
+template <class T>
+void settle(const Settle<T>& p) {
+  by_pitch(p.pitch, [&](auto pitch) { settle_on<pitch()>(p); });
+}
+
+template <class T>
+constexpr FieldKernels<T> kKernels{down<T>, across<T>, logits<T>, settle<T>};
+
+}  // namespace
+}  // namespace fastseg
+
+extern "C" const fastseg::FieldKernels<float> FASTSEG_FOR_ISA(mean_field_f32) = fastseg::kKernels<float>;
+extern "C" const fastseg::FieldKernels<double> FASTSEG_FOR_ISA(mean_field_f64) = fastseg::kKernels<double>;

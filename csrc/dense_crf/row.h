@@ -1,0 +1,91 @@
+// Values of a point or of a vertex beside each other, `pitch` of them: a few channels, padded.
+#pragma once
+#include "../common/simd.h"
+
+namespace fastseg {
+namespace {
+
+// The values of a vertex, in vectors of which each is within a line of the cache.
+template <int C, class T>
+struct Row {
+  static constexpr int lanes = C % Simd<T>::lanes == 0 ? Simd<T>::lanes : C < 8 ? C : 8, parts = C / lanes;
+  typedef T Part __attribute__((vector_size(lanes * sizeof(T))));
+  Part part[parts];
+
+  static FASTSEG_INLINE Row of(const T* p) {
+    Row row;
+    memcpy(&row, p, sizeof row);
+    return row;
+  }
+
+  FASTSEG_INLINE void to(T* p) const { memcpy(p, this, sizeof *this); }
+
+  FASTSEG_INLINE void add(const Row& other) {
+    for (int i = 0; i < parts; ++i) part[i] = part[i] + other.part[i];
+  }
+
+  FASTSEG_INLINE void add(const Row& other, T weight) {
+    for (int i = 0; i < parts; ++i) part[i] = part[i] + weight * other.part[i];
+  }
+
+  FASTSEG_INLINE void scale(T factor) {
+    for (int i = 0; i < parts; ++i) part[i] = factor * part[i];
+  }
+
+  // The largest of all values, and their sum: halves against each other, then quarters, ...
+  FASTSEG_INLINE T most() const {
+    Part top = part[0];
+    for (int i = 1; i < parts; ++i) top = top > part[i] ? top : part[i];
+    for (int by = lanes / 2; by; by /= 2) {
+      const Part other = crossed(top, by);
+      top = top > other ? top : other;
+    }
+    return top[0];
+  }
+
+  FASTSEG_INLINE T total() const {
+    Part sum = part[0];
+    for (int i = 1; i < parts; ++i) sum = sum + part[i];
+    for (int by = lanes / 2; by; by /= 2) sum = sum + crossed(sum, by);
+    return sum[0];
+  }
+
+ private:
+  static FASTSEG_INLINE Part crossed(Part x, int by) {
+#if defined(__GNUC__) && !defined(__clang__)
+    typedef typename Simd<T>::Int Lanes __attribute__((vector_size(lanes * sizeof(T))));
+    Lanes at;
+    for (int l = 0; l < lanes; ++l) at[l] = l ^ by;
+    return __builtin_shuffle(x, at);
+#else
+    Part r;
+    for (int l = 0; l < lanes; ++l) r[l] = x[l ^ by];
+    return r;
+#endif
+  }
+};
+
+template <int C>
+struct Pitch {
+  constexpr int operator()() const { return C; }
+};
+
+// Calls use(Pitch<C>) for this pitch.
+template <class Use>
+FASTSEG_INLINE void by_pitch(int64_t pitch, const Use& use) {
+  switch (pitch) {
+    case 4:
+      return use(Pitch<4>{});
+    case 8:
+      return use(Pitch<8>{});
+    case 16:
+      return use(Pitch<16>{});
+    case 24:
+      return use(Pitch<24>{});
+    default:
+      return use(Pitch<32>{});
+  }
+}
+
+}  // namespace
+}  // namespace fastseg
