@@ -32,13 +32,16 @@ class Lattice {
 
   // Results are multiplied by alpha, as the kernel has it, and by these factors; values by those, which may be null.
   void scale(const T* before, const T* after) {
+    T *const weight = data<T>(weights), *const share = data<T>(shares);
+    const int16_t* const point = data<int16_t>(points);
     Ranges(tiles, kTile * sides).run([&](int64_t, int64_t b, int64_t e) {
-      for (int64_t i = b * kTile; i < std::min(e * kTile, count); ++i) {
-        const T factor = after ? alpha() * after[i] : alpha();
-        for (int64_t at = i * sides; at < (i + 1) * sides; ++at) data<T>(weights)[at] *= factor;
-        if (!before) continue;
-        for (int64_t at = i * sides; at < (i + 1) * sides; ++at)
-          data<T>(shares)[at] *= before[i / kTile * kTile + data<int16_t>(points)[at]];
+      for (int64_t tile = b; tile < e; ++tile) {
+        const int64_t first = tile * kTile, last = std::min(first + kTile, count);
+        for (int64_t i = first; i < last; ++i) {
+          const T factor = after ? alpha() * after[i] : alpha();
+          for (int64_t at = i * sides; at < (i + 1) * sides; ++at) weight[at] *= factor;
+        }
+        for (int64_t at = first * sides; before && at < last * sides; ++at) share[at] *= before[first + point[at]];
       }
     });
   }

@@ -14,8 +14,16 @@ void splat_on(const LatticeValues<T>& p, int64_t tile, const T* block) {
   const T* const shares = p.shares + first;
   int64_t at = 0;
   for (int64_t r = 0; r < p.tile_rows[tile + 1] - p.tile_rows[tile]; ++r) {
-    Row<C, T> sum{};
-    for (; at < ends[r]; ++at) sum.add(Row<C, T>::of(block + points[at] * int64_t(C)), shares[at]);
+    Row<C, T> sum{}, other{};  // two, so that one need not wait for the other
+    for (; at + 1 < ends[r]; at += 2) {
+      sum.add(Row<C, T>::of(block + points[at] * int64_t(C)), shares[at]);
+      other.add(Row<C, T>::of(block + points[at + 1] * int64_t(C)), shares[at + 1]);
+    }
+    if (at < ends[r]) {
+      sum.add(Row<C, T>::of(block + points[at] * int64_t(C)), shares[at]);
+      ++at;
+    }
+    sum.add(other);
     sum.to(p.rows + (p.tile_rows[tile] + r) * C);
   }
 }
@@ -47,17 +55,19 @@ void blur_on(const LatticeValues<T>& p, int64_t axis, int64_t begin, int64_t end
   }
 }
 
-template <int C, class T>
+// Of S corners, or of p.sides where S is 0.
+template <int C, int S, class T>
 void slice_on(const LatticeValues<T>& p, int64_t tile, T* local, T* block) {
+  const int64_t sides = S ? S : p.sides;
   const int32_t first_row = p.tile_rows[tile];
   for (int32_t r = first_row; r < p.tile_rows[tile + 1]; ++r)
     Row<C, T>::of(p.grid + p.row_vertices[r] * int64_t(C)).to(local + (r - first_row) * C);
   const int64_t first = tile * kTile, n = p.count - first < kTile ? p.count - first : kTile;
-  const int16_t* corner = p.corners + first * p.sides;
-  const T* weight = p.weights + first * p.sides;
-  for (int64_t i = 0; i < n; ++i) {
+  const int16_t* corner = p.corners + first * sides;
+  const T* weight = p.weights + first * sides;
+  for (int64_t i = 0; i < n; ++i, corner += sides, weight += sides) {
     Row<C, T> sum{};
-    for (int64_t k = 0; k < p.sides; ++k) sum.add(Row<C, T>::of(local + *corner++ * int64_t(C)), *weight++);
+    for (int64_t k = 0; k < sides; ++k) sum.add(Row<C, T>::of(local + corner[k] * int64_t(C)), weight[k]);
     sum.to(block + i * C);
   }
 }
@@ -79,7 +89,9 @@ void blur(const LatticeValues<T>& p, int64_t axis, int64_t begin, int64_t end) {
 
 template <class T>
 void slice(const LatticeValues<T>& p, int64_t tile, T* local, T* block) {
-  by_pitch(p.pitch, [&](auto pitch) { slice_on<pitch()>(p, tile, local, block); });
+  by_pitch(p.pitch, [&](auto pitch) {
+    p.sides == 6 ? slice_on<pitch(), 6>(p, tile, local, block) : slice_on<pitch(), 0>(p, tile, local, block);
+  });
 }
 
 // A few points at a time, so that both sides stay in the nearest cache.

@@ -5,14 +5,17 @@
 
 namespace fastseg {
 
-// Values [chunks, kTile, pitch] of the points of a tile: channels are beside each other, up to 32 in a chunk.
+// Values that vectors may read and write beyond what they are asked for.
+constexpr int64_t kSlack = 64;
+
+// Values [chunks, kTile, pitch] of the points of a tile, chunks a little further apart: channels are beside each other, up to 32 in a chunk.
 struct Block {
   int64_t chunks, pitch;
 
   explicit Block(int64_t channels)
       : chunks((channels + kMostChannels - 1) / kMostChannels), pitch(pitch_of(std::min(channels, kMostChannels))) {}
 
-  int64_t chunk() const { return kTile * pitch; }
+  int64_t chunk() const { return kTile * pitch + kSlack; }
   int64_t size() const { return chunks * chunk(); }
 };
 
@@ -104,11 +107,11 @@ Tensor sums_of(const Lattice<T>& lattice, const Tensor& like) {
   });
   on.blur();
   tiles.run([&](int64_t slot, int64_t b, int64_t e) {
-    T* const results = data<T>(blocks) + slot * block.size();
+    T *const results = data<T>(blocks) + slot * block.size(), *const to = data<T>(sums);
     for (int64_t tile = b; tile < e; ++tile) {
       on.slice(slot, tile, results);
       for (int64_t i = tile * kTile; i < std::min(lattice.count, (tile + 1) * kTile); ++i)
-        data<T>(sums)[i] = lattice.alpha() * results[(i - tile * kTile) * block.pitch];
+        to[i] = lattice.alpha() * results[(i - tile * kTile) * block.pitch];
     }
   });
   return sums;

@@ -18,8 +18,22 @@ inline D rounded(D x) { return (x + 0x1.8p52) - 0x1.8p52; }
 
 template <class T>
 Extent extent(const T* features, int64_t n) {
+  constexpr int64_t W = Simd<T>::lanes;
   T least = features[0], most = features[0], odd = 0;
-  for (int64_t i = 0; i < n; ++i) {
+  V<T> low = splat(least), high = low, off{};
+  int64_t i = 0;
+  for (; i + W <= n; i += W) {
+    const V<T> x = load(features + i);
+    low = minimum<T>(x, low);
+    high = maximum<T>(x, high);
+    off = off + x * T(0);
+  }
+  for (int64_t l = 0; l < W; ++l) {
+    least = low[l] < least ? low[l] : least;
+    most = high[l] > most ? high[l] : most;
+    odd += off[l];
+  }
+  for (; i < n; ++i) {
     const T x = features[i];
     least = x < least ? x : least;
     most = x > most ? x : most;

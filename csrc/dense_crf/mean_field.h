@@ -7,11 +7,13 @@
 
 namespace fastseg {
 
-// One axis of a Gaussian; weights beyond `reach` are left out.
+constexpr int kTapRows = 4;  // rows that are filtered together
+
+// One axis of a Gaussian.
 template <class T>
 struct Taps {
   int64_t reach;
-  const T* weights;  // [reach + 1], by distance
+  const T* weights;  // by offset, of at most reach + kTapRows - 1; beyond `reach` they are 0
 };
 
 // Logits -(u + sum of compatibility * message), and what is kept of their softmax.
@@ -32,8 +34,9 @@ struct Settle {
 
 template <class T>
 struct FieldKernels {
-  // rows[k][j], k within `reach` of i, with their weights, for the row i of n rows at `at`, of `length` values
-  void (*down)(const T* in, const int64_t* at, int64_t n, int64_t length, Taps<T>, T* out, int64_t step);
+  // Rows [begin, end) of n rows of `length` values: sums over the rows near each one, `step` apart.
+  void (*down)(const T* const* rows, int64_t n, int64_t begin, int64_t end, int64_t length, Taps<T>, T* out,
+               int64_t step);
   // The same for `length` values in a row whose neighbours are `pitch` values apart.
   void (*across)(const T* row, int64_t length, int64_t pitch, Taps<T>, T* out);
   void (*logits)(const Settle<T>&);
@@ -41,8 +44,6 @@ struct FieldKernels {
 };
 
 constexpr int64_t kMostChunks = 64;
-// Values that vectors may read and write beyond what they are asked for.
-constexpr int64_t kSlack = 64;
 
 FASTSEG_TABLES(FieldKernels<float>, mean_field_f32);
 FASTSEG_TABLES(FieldKernels<double>, mean_field_f64);

@@ -9,40 +9,51 @@
 namespace fastseg {
 namespace {
 
-constexpr int kVectors = 8;
+constexpr int kVectors = 8;   // across
+constexpr int kColumns = 4;   // vectors of a row, down
 
-// `vectors` of row i: the sum over the rows near it.
-template <int vectors, class T>
-FASTSEG_INLINE void down_vectors(const T* in, const int64_t* at, int64_t first, int64_t last, int64_t i, Taps<T> taps,
-                                 V<T>* sums) {
+// `rows` rows from row i on, of `vectors`: sums over the rows near them, each of which is read once for all.
+template <int rows, int vectors, class T>
+FASTSEG_INLINE void down_rows(const T* const* in, int64_t j, int64_t n, int64_t i, Taps<T> taps, V<T>* sums) {
   constexpr int64_t L = Simd<T>::lanes;
-  for (int v = 0; v < vectors; ++v) sums[v] = V<T>{};
-  for (int64_t k = first; k < last; ++k) {
-    const V<T> w = splat(taps.weights[k < i ? i - k : k - i]);
-    for (int v = 0; v < vectors; ++v) sums[v] = multiply_add<T>(w, load(in + at[k] + v * L), sums[v]);
+  for (int s = 0; s < rows * vectors; ++s) sums[s] = V<T>{};
+  const int64_t last = n - i < rows + taps.reach ? n : i + rows + taps.reach;
+  for (int64_t k = i < taps.reach ? 0 : i - taps.reach; k < last; ++k) {
+    const T* const from = in[k] + j;
+    const T* const weights = taps.weights + (k - i);
+    V<T> row[vectors];
+    for (int v = 0; v < vectors; ++v) row[v] = load(from + v * L);
+    for (int r = 0; r < rows; ++r) {
+      const V<T> w = splat(weights[-r]);
+      for (int v = 0; v < vectors; ++v) sums[r * vectors + v] = multiply_add<T>(w, row[v], sums[r * vectors + v]);
+    }
+  }
+}
+
+template <int rows, class T>
+FASTSEG_INLINE void down_group(const T* const* in, int64_t n, int64_t i, int64_t length, Taps<T> taps, T* out,
+                               int64_t step) {
+  constexpr int64_t L = Simd<T>::lanes;
+  V<T> sums[rows * kColumns];
+  int64_t j = 0;
+  for (; j + kColumns * L <= length; j += kColumns * L) {
+    down_rows<rows, kColumns>(in, j, n, i, taps, sums);
+    for (int s = 0; s < rows * kColumns; ++s) store(out + s / kColumns * step + j + s % kColumns * L, sums[s]);
+  }
+  for (; j < length; j += L) {
+    down_rows<rows, 1>(in, j, n, i, taps, sums);
+    const int64_t rest = length - j < L ? length - j : L;
+    for (int r = 0; r < rows; ++r) memcpy(out + r * step + j, sums + r, rest * sizeof(T));
   }
 }
 
 template <class T>
-void down(const T* in, const int64_t* at, int64_t n, int64_t length, Taps<T> taps, T* out, int64_t step) {
-  constexpr int64_t L = Simd<T>::lanes;
-  V<T> sums[kVectors];
-  // All rows of a few columns, so that what the next row shares with this one is still near.
-  for (int64_t j = 0; j < length;) {
-    const bool many = j + kVectors * L <= length;
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t first = i < taps.reach ? 0 : i - taps.reach, last = n - i <= taps.reach ? n : i + taps.reach + 1;
-      T* const to = out + i * step + j;
-      if (many) {
-        down_vectors<kVectors>(in + j, at, first, last, i, taps, sums);
-        for (int v = 0; v < kVectors; ++v) store(to + v * L, sums[v]);
-      } else {
-        down_vectors<1>(in + j, at, first, last, i, taps, sums);
-        length - j < L ? (void)memcpy(to, sums, (length - j) * sizeof(T)) : store(to, sums[0]);
-      }
-    }
-    j += many ? kVectors * L : L;
-  }
+void down(const T* const* in, int64_t n, int64_t begin, int64_t end, int64_t length, Taps<T> taps, T* out,
+          int64_t step) {
+  int64_t i = begin;
+  for (; i + kTapRows <= end; i += kTapRows)
+    down_group<kTapRows>(in, n, i, length, taps, out + (i - begin) * step, step);
+  for (; i < end; ++i) down_group<1>(in, n, i, length, taps, out + (i - begin) * step, step);
 }
 
 template <int vectors, class T>

@@ -14,11 +14,13 @@ struct Row {
 
   static FASTSEG_INLINE Row of(const T* p) {
     Row row;
-    memcpy(&row, p, sizeof row);
+    for (int i = 0; i < parts; ++i) memcpy(&row.part[i], p + i * lanes, sizeof(Part));  // in registers, each its own
     return row;
   }
 
-  FASTSEG_INLINE void to(T* p) const { memcpy(p, this, sizeof *this); }
+  FASTSEG_INLINE void to(T* p) const {
+    for (int i = 0; i < parts; ++i) memcpy(p + i * lanes, &part[i], sizeof(Part));
+  }
 
   FASTSEG_INLINE void add(const Row& other) {
     for (int i = 0; i < parts; ++i) part[i] = part[i] + other.part[i];
@@ -36,22 +38,28 @@ struct Row {
   FASTSEG_INLINE T most() const {
     Part top = part[0];
     for (int i = 1; i < parts; ++i) top = top > part[i] ? top : part[i];
-    for (int by = lanes / 2; by; by /= 2) {
-      const Part other = crossed(top, by);
-      top = top > other ? top : other;
-    }
-    return top[0];
+    return across<lanes / 2>(top, [](Part a, Part b) { return a > b ? a : b; });
   }
 
   FASTSEG_INLINE T total() const {
     Part sum = part[0];
     for (int i = 1; i < parts; ++i) sum = sum + part[i];
-    for (int by = lanes / 2; by; by /= 2) sum = sum + crossed(sum, by);
-    return sum[0];
+    return across<lanes / 2>(sum, [](Part a, Part b) { return a + b; });
   }
 
  private:
-  static FASTSEG_INLINE Part crossed(Part x, int by) {
+  // Halves against each other, then quarters, ...
+  template <int by, class Use>
+  static FASTSEG_INLINE T across(Part x, const Use& use) {
+    if constexpr (by == 0)
+      return x[0];
+    else
+      return across<by / 2>(use(x, crossed<by>(x)), use);
+  }
+
+  // Lanes change places with those `by` further.
+  template <int by>
+  static FASTSEG_INLINE Part crossed(Part x) {
 #if defined(__GNUC__) && !defined(__clang__)
     typedef typename Simd<T>::Int Lanes __attribute__((vector_size(lanes * sizeof(T))));
     Lanes at;

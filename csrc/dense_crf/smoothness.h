@@ -8,22 +8,25 @@ namespace fastseg {
 // double) are left out: less than 6e-7 of their sum.
 template <class T>
 struct Axis {
-  std::vector<T> weights;
+  int64_t reach;
+  std::vector<T> weights;    // by offset, from -(reach + kTapRows - 1) on
   std::vector<double> sums;  // [n]
 
   Axis(int64_t n, double sigma) : sums(n) {
-    const double reach = std::ceil(sigma * std::sqrt(2 * (sizeof(T) == 4 ? 18 : 55) * std::log(2.0)));
-    const int64_t most = std::min(double(n - 1), reach) >= 0 ? int64_t(std::min(double(n - 1), reach)) : 0;
-    std::vector<double> up_to;  // a distance, the sum of weights
-    for (int64_t k = 0; k <= most; ++k) {
-      const double weight = k ? std::exp(-0.5 * (double(k) / sigma) * (double(k) / sigma)) : 1;
-      weights.push_back(T(weight));
-      up_to.push_back(weight + (k ? up_to.back() : 0));
+    const double within = std::ceil(sigma * std::sqrt(2 * (sizeof(T) == 4 ? 18 : 55) * std::log(2.0)));
+    reach = within < double(n - 1) ? int64_t(within) : n - 1;
+    const int64_t middle = reach + kTapRows - 1;
+    weights.assign(2 * middle + 1, T(0));
+    std::vector<double> up_to(n);  // a distance, the sum of weights
+    for (int64_t k = 0; k < n; ++k) {
+      const double weight = k > reach ? 0 : k ? std::exp(-0.5 * (double(k) / sigma) * (double(k) / sigma)) : 1;
+      if (k <= reach) weights[middle - k] = weights[middle + k] = T(weight);
+      up_to[k] = weight + (k ? up_to[k - 1] : 0);
     }
-    for (int64_t i = 0; i < n; ++i) sums[i] = up_to[std::min(i, most)] + up_to[std::min(n - 1 - i, most)] - 1;
+    for (int64_t i = 0; i < n; ++i) sums[i] = up_to[i] + up_to[n - 1 - i] - 1;
   }
 
-  Taps<T> taps() const { return {int64_t(weights.size()) - 1, weights.data()}; }
+  Taps<T> taps() const { return {reach, weights.data() + reach + kTapRows - 1}; }
 };
 
 template <class T>
@@ -43,17 +46,18 @@ class SmoothnessTerm : public Term<T> {
         z_(order.depth, order.depth > 1 ? sigma[2] : 1),
         y_(order.height, sigma[1]),
         x_(order.width, sigma[0]),
-        columns_(empty(like, {block.chunks * stride_}, kScalar<T>)),
-        planes_(order.depth > 1 ? empty(like, {block.chunks * stride_}, kScalar<T>) : columns_),
         row_((Order::kWide + 2 * x_.taps().reach) * block.pitch + kSlack),
-        rows_(empty(like, {slots * row_}, kScalar<T>)) {
+        band_(Order::kHigh * order.width * block.pitch + kSlack),
+        rows_(empty(like, {slots * (row_ + block.chunks * band_)}, kScalar<T>)),
+        bands_(slots) {
+    if (order.depth > 1) planes_ = empty(like, {block.chunks * stride_}, kScalar<T>);
     const Tensor sums = empty(like, {order.count()}, kScalar<T>);
-    int64_t at = 0;
-    for (const Run& run : runs)
-      for (int64_t x = run.pixel % order.width, left = run.length; left > 0; ++x, --left) {
-        const int64_t row = run.pixel / order.width;
-        data<T>(sums)[at++] = T(z_.sums[row / order.height] * y_.sums[row % order.height] * x_.sums[x]);
-      }
+    T* to = data<T>(sums);
+    for (const Run& run : runs) {
+      const int64_t row = run.pixel / order.width, x = run.pixel - row * order.width;
+      const double sum = z_.sums[row / order.height] * y_.sums[row % order.height];
+      for (int64_t i = 0; i < run.length; ++i) *to++ = T(sum * x_.sums[x + i]);
+    }
     if (!include_self) {
       this->self = empty(like, {order.count()}, kScalar<T>);
       std::fill_n(data<T>(*this->self), order.count(), T(1));
@@ -63,55 +67,48 @@ class SmoothnessTerm : public Term<T> {
     if (norm.after) this->after = factors.after;
     if (!norm.before || include_self) return;
     // What is kept has the factor already.
-    for (int64_t i = 0; i < order.count(); ++i) data<T>(*this->self)[i] /= data<T>(factors.before)[i];
+    T *const self = data<T>(*this->self), *const before = data<T>(factors.before);
+    for (int64_t i = 0; i < order.count(); ++i) self[i] /= before[i];
   }
 
   void meet(const T* values) override {
-    const auto& kernels = FASTSEG_PICK_FOR(T, mean_field);
-    const int64_t high = order_.height, wide = order_.width, pitch = block_.pitch;
-    const int64_t strips = (wide + Order::kWide - 1) / Order::kWide;
-    Ranges(block_.chunks * order_.depth * strips, high * Order::kWide * pitch).run([&](int64_t, int64_t b, int64_t e) {
-      std::vector<int64_t> at(high);
-      for (int64_t task = b; task < e; ++task) {
-        const int64_t x = task % strips * Order::kWide, z = task / strips % order_.depth;
-        const int64_t chunk = task / strips / order_.depth * stride_;
-        for (int64_t y = 0; y < high; ++y) at[y] = order_.place(z, y, x) * pitch;
-        const int64_t length = std::min(Order::kWide, wide - x) * pitch;
-        T* const out = data<T>(columns_) + chunk + (z * high * wide + x) * pitch;
-        kernels.down(values + chunk, at.data(), high, length, y_.taps(), out, wide * pitch);
-      }
-    });
+    values_ = values;
+    std::fill(bands_.begin(), bands_.end(), -1);
     if (order_.depth == 1) return;
-    Ranges(block_.chunks * high, order_.depth * wide * pitch).run([&](int64_t, int64_t b, int64_t e) {
-      std::vector<int64_t> at(order_.depth);
+    const int64_t plane = order_.height * order_.width * block_.pitch, rows = order_.height;
+    Ranges(block_.chunks * rows, plane / rows * order_.depth).run([&](int64_t, int64_t b, int64_t e) {
+      std::vector<const T*> from(order_.depth);
       for (int64_t task = b; task < e; ++task) {
-        const int64_t row = task % high * wide * pitch, chunk = task / high * stride_;
-        for (int64_t z = 0; z < order_.depth; ++z) at[z] = z * high * wide * pitch + row;
-        kernels.down(data<T>(columns_) + chunk, at.data(), order_.depth, wide * pitch, z_.taps(),
-                     data<T>(planes_) + chunk + row, high * wide * pitch);
+        const int64_t shift = task / rows * stride_ + task % rows * (plane / rows);
+        for (int64_t z = 0; z < order_.depth; ++z) from[z] = values + shift + z * plane;
+        FASTSEG_PICK_FOR(T, mean_field)
+            .down(from.data(), order_.depth, 0, order_.depth, plane / rows, z_.taps(), data<T>(*planes_) + shift,
+                  plane);
       }
     });
+    values_ = data<T>(*planes_);
   }
 
   void give(int64_t slot, int64_t tile, T* messages) override {
-    const int64_t pitch = block_.pitch, reach = x_.taps().reach;
-    T* const padded = data<T>(rows_) + slot * row_;
-    for (int64_t c = 0; c < block_.chunks; ++c) {
-      T* out = messages + c * block_.chunk();
-      for (int64_t r = first_[tile]; r < first_[tile + 1]; ++r) {
-        const Run run = runs_[r];
-        const int64_t x = run.pixel % order_.width, end = x + run.length;
-        const T* row = data<T>(planes_) + c * stride_ + run.pixel * pitch;
-        if (x < reach || end + reach > order_.width) {
-          const int64_t before = std::min(x, reach), after = std::min(order_.width - end, reach);
+    const auto& kernels = FASTSEG_PICK_FOR(T, mean_field);
+    const int64_t pitch = block_.pitch, wide = order_.width, reach = x_.taps().reach;
+    T *const padded = row(slot), *out = messages;
+    for (int64_t r = first_[tile]; r < first_[tile + 1]; ++r) {
+      const Run run = runs_[r];
+      const int64_t x = run.pixel % wide, end = x + run.length, y = run.pixel / wide % order_.height;
+      find_band(slot, run.pixel / wide / order_.height, y / Order::kHigh * Order::kHigh);
+      for (int64_t c = 0; c < block_.chunks; ++c) {
+        const T* from = band(slot, c) + (y % Order::kHigh * wide + x) * pitch;
+        if (x < reach || end + reach > wide) {
+          const int64_t before = std::min(x, reach), after = std::min(wide - end, reach);
           T* to = std::fill_n(padded, (reach - before) * pitch, T(0));
-          to = std::copy(row - before * pitch, row + (run.length + after) * pitch, to);
+          to = std::copy(from - before * pitch, from + (run.length + after) * pitch, to);
           std::fill_n(to, (reach - after) * pitch, T(0));
-          row = padded + reach * pitch;
+          from = padded + reach * pitch;
         }
-        FASTSEG_PICK_FOR(T, mean_field).across(row, run.length * pitch, pitch, x_.taps(), out);
-        out += run.length * pitch;
+        kernels.across(from, run.length * pitch, pitch, x_.taps(), out + c * block_.chunk());
       }
+      out += run.length * pitch;
     }
   }
 
@@ -122,9 +119,31 @@ class SmoothnessTerm : public Term<T> {
   Block block_;
   int64_t stride_;
   Axis<T> z_, y_, x_;
-  Tensor columns_, planes_;
-  int64_t row_;
+  std::optional<Tensor> planes_;  // of a volume, filtered along the first axis
+  const T* values_ = nullptr;
+  int64_t row_, band_;
   Tensor rows_;
+  std::vector<int64_t> bands_;  // of each slot: the first row of the tiles whose columns are filtered
+
+  T* row(int64_t slot) const { return data<T>(rows_) + slot * (row_ + block_.chunks * band_); }
+  T* band(int64_t slot, int64_t chunk) const { return row(slot) + row_ + chunk * band_; }
+
+  // Filters the columns of a row of tiles, from row y of plane z on, unless that is what the thread did last.
+  void find_band(int64_t slot, int64_t z, int64_t y) {
+    const int64_t name = z * order_.height + y, pitch = block_.pitch, wide = order_.width;
+    if (bands_[slot] == name) return;
+    bands_[slot] = name;
+    const int64_t end = std::min(y + Order::kHigh, order_.height);
+    const int64_t from = std::max<int64_t>(0, y - y_.taps().reach), to = std::min(order_.height, end + y_.taps().reach);
+    std::vector<const T*> rows(to - from);
+    for (int64_t x = 0; x < wide; x += Order::kWide)
+      for (int64_t c = 0; c < block_.chunks; ++c) {
+        for (int64_t i = from; i < to; ++i) rows[i - from] = values_ + c * stride_ + order_.place(z, i, x) * pitch;
+        FASTSEG_PICK_FOR(T, mean_field)
+            .down(rows.data(), to - from, y - from, end - from, std::min(Order::kWide, wide - x) * pitch, y_.taps(),
+                  band(slot, c) + x * pitch, wide * pitch);
+      }
+  }
 };
 
 }  // namespace fastseg

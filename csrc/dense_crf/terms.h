@@ -40,14 +40,15 @@ struct Factors {
     before = empty(like, {n}, kScalar<T>);
     after = empty(like, {n}, kScalar<T>);
     T *const b = data<T>(before), *const a = data<T>(after);
+    const T* const sum = data<T>(sums);
     Ranges(n, 16).run([&](int64_t, int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
-        const T sum = data<T>(sums)[i] - (diagonal ? diagonal[i] : T(0)) + T(1e-20);
-        const T factor = T(1) / (norm.before && norm.after ? std::sqrt(sum) : sum);
+        const T rest = (diagonal ? sum[i] - diagonal[i] : sum[i]) + T(1e-20);
+        const T factor = T(1) / (norm.before && norm.after ? std::sqrt(rest) : rest);
         b[i] = (norm.before ? factor : T(1)) / (kept ? kept[i] : T(1));
         a[i] = norm.after ? factor : T(1);
-        if (diagonal) diagonal[i] *= b[i] * a[i];
       }
+      for (int64_t i = first; diagonal && i < last; ++i) diagonal[i] *= b[i] * a[i];
     });
   }
 };
@@ -103,7 +104,7 @@ class PairwiseTerm : public Term<T> {
 
   void give(int64_t, int64_t tile, T* messages) override {
     const int64_t b = tile * kTile, e = std::min(b + kTile, pairs_.count);
-    FASTSEG_PICK_FOR(T, pairwise).filter(pairs_, b, e, kTile * pairs_.pitch, messages);
+    FASTSEG_PICK_FOR(T, pairwise).filter(pairs_, b, e, kTile * pairs_.pitch + kSlack, messages);
   }
 
  private:
