@@ -8,7 +8,8 @@ namespace fastseg {
 // Values that vectors may read and write beyond what they are asked for.
 constexpr int64_t kSlack = 64;
 
-// Values [chunks, kTile, pitch] of the points of a tile, chunks a little further apart: channels are beside each other, up to 32 in a chunk.
+// Values [chunks, kTile, pitch] of the points of a tile, chunks a little further apart: channels are beside each other,
+// up to 32 in a chunk.
 struct Block {
   int64_t chunks, pitch;
 

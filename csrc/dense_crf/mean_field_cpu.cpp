@@ -70,10 +70,10 @@ class Field {
         terms.push_back(lattice_term(ordered, d, tiles.slots, factors));
     }
     // Whoever looks at the values of all points needs those of the iteration before.
-    const int64_t sides = options_.exact_bilateral ? 2 : 1;
+    const int64_t sides = options_.exact_spatial || options_.exact_bilateral ? 2 : 1;
     const Tensor energies = empty(like_, {block_.chunks * stride}, kScalar<T>);
     const Tensor values = empty(like_, {sides * block_.chunks * stride}, kScalar<T>);
-    const int64_t local = block_.size() + kSlack;
+    const int64_t local = block_.size();
     const Tensor messages = empty(like_, {tiles.slots * 2 * local}, kScalar<T>);
     for (int64_t iteration = 0; iteration <= options_.iterations; ++iteration) {
       const bool last = iteration == options_.iterations;

@@ -9,8 +9,8 @@
 namespace fastseg {
 namespace {
 
-constexpr int kVectors = 8;   // across
-constexpr int kColumns = 4;   // vectors of a row, down
+constexpr int kVectors = 8;  // across
+constexpr int kColumns = 4;  // vectors of a row, down
 
 // `rows` rows from row i on, of `vectors`: sums over the rows near them, each of which is read once for all.
 template <int rows, int vectors, class T>
@@ -125,6 +125,19 @@ FASTSEG_INLINE void exponentials(T* x, int64_t n) {
   memcpy(x + j, &rest, (n - j) * sizeof(T));
 }
 
+// All of a point's values stay in registers.
+template <int C, class T>
+void settle_one(const Settle<T>& p) {
+  for (int64_t i = 0; i < p.n; ++i) {
+    auto row = logits_of<C>(p, i, 0);
+    const T most = row.most();
+    for (auto& part : row.part) part = part - most;
+    row.exponentiate();
+    row.scale((p.kept ? p.kept[i] : T(1)) / row.total());
+    row.to(p.values + i * C);
+  }
+}
+
 template <int C, class T>
 void settle_on(const Settle<T>& p) {
   constexpr int64_t kPoints = 16;  // at a time
@@ -167,7 +180,7 @@ void logits(const Settle<T>& p) {
 
 template <class T>
 void settle(const Settle<T>& p) {
-  by_pitch(p.pitch, [&](auto pitch) { settle_on<pitch()>(p); });
+  by_pitch(p.pitch, [&](auto pitch) { p.chunks == 1 && pitch() > 4 ? settle_one<pitch()>(p) : settle_on<pitch()>(p); });
 }
 
 template <class T>

@@ -10,6 +10,7 @@ template <int C, class T>
 struct Row {
   static constexpr int lanes = C % Simd<T>::lanes == 0 ? Simd<T>::lanes : C < 8 ? C : 8, parts = C / lanes;
   typedef T Part __attribute__((vector_size(lanes * sizeof(T))));
+  typedef typename Simd<T>::Int Lanes __attribute__((vector_size(lanes * sizeof(T))));
   Part part[parts];
 
   static FASTSEG_INLINE Row of(const T* p) {
@@ -32,6 +33,18 @@ struct Row {
 
   FASTSEG_INLINE void scale(T factor) {
     for (int i = 0; i < parts; ++i) part[i] = factor * part[i];
+  }
+
+  // e^x of values up to 88; 0 below -87.3; NaN stays NaN.
+  FASTSEG_INLINE void exponentiate() {
+    for (auto& x : part) {
+      if constexpr (sizeof(T) == 4) {
+        const Part y = exponential_of<Part, Lanes>(x);
+        x = x < T(-87.3) ? Part{} : x == x ? y : x;
+      } else {
+        for (int l = 0; l < lanes; ++l) x[l] = __builtin_exp(x[l]);
+      }
+    }
   }
 
   // The largest of all values, and their sum: halves against each other, then quarters, ...
@@ -61,7 +74,6 @@ struct Row {
   template <int by>
   static FASTSEG_INLINE Part crossed(Part x) {
 #if defined(__GNUC__) && !defined(__clang__)
-    typedef typename Simd<T>::Int Lanes __attribute__((vector_size(lanes * sizeof(T))));
     Lanes at;
     for (int l = 0; l < lanes; ++l) at[l] = l ^ by;
     return __builtin_shuffle(x, at);
