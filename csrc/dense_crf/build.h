@@ -10,11 +10,20 @@ T* data(const Tensor& x) {
   return (T*)x.data_ptr();
 }
 
+// A lattice as its op returns it, of one sample: what it is on any device.
+template <class T>
+struct State {
+  int64_t sides, points, reserved, count;  // reserved: vertices that there is room for
+  const int32_t* vertices;                 // [points, sides]
+  const T* weights;
+  const Tensor neighbours;  // [sides, reserved, 2], the vertex before and behind, or `count`
+};
+
 // The lattice of one sample: the tables that LatticeValues points to.
 template <class T>
 class Lattice {
  public:
-  int64_t sides, count, tiles, vertices = 0;
+  int64_t sides, count, tiles, vertices = 0, reserved = 0;  // reserved: vertices that there is room for
   Tensor corners, weights, points, shares, ends, tile_rows, row_vertices, vertex_starts, vertex_rows, neighbours;
 
   Lattice(const char* op, const Tensor& like, const T* features, int64_t d, int64_t points)
@@ -26,6 +35,23 @@ class Lattice {
     const Tensor vertex_keys = number(like, keys, table, rows);
     list_rows(like, rows);
     find_neighbours(like, digits, table, data<int64_t>(vertex_keys));
+  }
+
+  Lattice(const Tensor& like, const State<T>& state)
+      : sides(state.sides),
+        count(state.points),
+        tiles((count + kTile - 1) / kTile),
+        vertices(state.count),
+        reserved(state.reserved),
+        neighbours(state.neighbours) {
+    reserve(like);
+    const Tensor found = find_rows(like, state);
+    const int32_t* const first = data<int32_t>(tile_rows);
+    row_vertices = empty(like, {first[tiles]}, ScalarType::Int);
+    for (int64_t tile = 0; tile < tiles; ++tile)
+      std::copy_n(data<int32_t>(found) + tile * kTile * sides, first[tile + 1] - first[tile],
+                  data<int32_t>(row_vertices) + first[tile]);
+    list_rows(like, first[tiles]);
   }
 
   T alpha() const { return T(1.0 / (1.0 + 1.0 / double(int64_t(1) << (sides - 1)))); }
@@ -47,6 +73,22 @@ class Lattice {
   }
 
  private:
+  void reserve(const Tensor& like) {
+    corners = empty(like, {count, sides}, ScalarType::Short);
+    weights = empty(like, {count, sides}, kScalar<T>);
+    points = empty(like, {count, sides}, ScalarType::Short);
+    shares = empty(like, {count, sides}, kScalar<T>);
+    ends = empty(like, {count, sides}, ScalarType::Short);
+    tile_rows = empty(like, {tiles + 1}, ScalarType::Int);
+  }
+
+  // How many rows the tiles have -> the first row of each.
+  void add_up() {
+    int32_t* const first = data<int32_t>(tile_rows);
+    first[0] = 0;
+    for (int64_t tile = 0; tile < tiles; ++tile) first[tile + 1] += first[tile];
+  }
+
   Digits measure(const char* op, const T* features) const {
     std::vector<Extent> extents(sides - 1);
     Ranges(sides - 1, count).run([&](int64_t, int64_t b, int64_t e) {
@@ -59,12 +101,7 @@ class Lattice {
 
   // The simplex around each point; returns the keys of the rows of each tile.
   Tensor place(const Tensor& like, const T* features, const Digits& digits) {
-    corners = empty(like, {count, sides}, ScalarType::Short);
-    weights = empty(like, {count, sides}, kScalar<T>);
-    points = empty(like, {count, sides}, ScalarType::Short);
-    shares = empty(like, {count, sides}, kScalar<T>);
-    ends = empty(like, {count, sides}, ScalarType::Short);
-    tile_rows = empty(like, {tiles + 1}, ScalarType::Int);
+    reserve(like);
     const Tensor keys = empty(like, {count * sides}, ScalarType::Long);
     const Ranges ranges(tiles, kTile * sides * sides);
     const Tensor slots = empty(like, {ranges.slots, kSlots * int64_t(sizeof(Slot))}, ScalarType::Byte);
@@ -86,9 +123,38 @@ class Lattice {
                         free};
       FASTSEG_PICK_FOR(T, lattice).place(p, b, e);
     });
-    first[0] = 0;
-    for (int64_t tile = 0; tile < tiles; ++tile) first[tile + 1] += first[tile];
+    add_up();
     return keys;
+  }
+
+  // The rows of each tile from the vertices of its points; returns the vertices of the rows.
+  Tensor find_rows(const Tensor& like, const State<T>& state) {
+    Tensor found = empty(like, {count * sides}, ScalarType::Int);
+    int32_t* const rows = data<int32_t>(tile_rows) + 1;
+    std::copy_n(state.weights, count * sides, data<T>(weights));
+    Ranges(tiles, kTile * sides * sides).run([&](int64_t, int64_t b, int64_t e) {
+      std::vector<int16_t> row_of(vertices, -1);
+      for (int64_t tile = b; tile < e; ++tile) {
+        const int64_t first = tile * kTile * sides, n = std::min(kTile, count - tile * kTile);
+        int16_t* const corner = data<int16_t>(corners) + first;
+        int32_t* const known = data<int32_t>(found) + first;
+        int32_t some = 0;
+        for (int64_t i = 0; i < n * sides; ++i) {
+          int16_t& row = row_of[state.vertices[first + i]];
+          if (row < 0) {
+            known[some] = state.vertices[first + i];
+            row = int16_t(some++);
+          }
+          corner[i] = row;
+        }
+        for (int32_t r = 0; r < some; ++r) row_of[known[r]] = -1;
+        rows[tile] = some;
+        list_points(corner, state.weights + first, n, sides, some, data<int16_t>(points) + first,
+                    data<T>(shares) + first, data<int16_t>(ends) + first);
+      }
+    });
+    add_up();
+    return found;
   }
 
   // Numbers the vertices in the order of their first rows; returns their keys.
@@ -126,6 +192,7 @@ class Lattice {
   }
 
   void find_neighbours(const Tensor& like, const Digits& digits, const VertexTable& table, const int64_t* keys) {
+    reserved = vertices;
     neighbours = empty(like, {sides, vertices, 2}, ScalarType::Int);
     int32_t* const beside = data<int32_t>(neighbours);
     const Ranges ranges(vertices, sides * 16);

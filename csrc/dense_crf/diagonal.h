@@ -12,7 +12,7 @@ double share_of(const Lattice<T>& lattice, int32_t from, const int* steps, int32
   double share = 1;
   for (int64_t axis = 0; axis < lattice.sides; ++axis) {
     if (steps[axis] == 0) continue;
-    from = neighbours[(axis * lattice.vertices + from) * 2 + (steps[axis] > 0)];
+    from = neighbours[(axis * lattice.reserved + from) * 2 + (steps[axis] > 0)];
     if (from == lattice.vertices) return 0;
     share /= 2;
   }
@@ -27,12 +27,15 @@ void find_shares(const Lattice<T>& lattice, const int32_t* corners, double* shar
   const int64_t sides = lattice.sides;
   const int32_t* const neighbours = data<int32_t>(lattice.neighbours);
   int64_t along[kMostSides] = {};
-  int64_t last = sides * (sides - 1) / 2;
+  bool used[kMostSides] = {};
+  const auto leads = [&](int64_t axis, int64_t k) {
+    return neighbours[(axis * lattice.reserved + corners[k]) * 2 + 1] == corners[k + 1];
+  };
   for (int64_t k = 0; k + 1 < sides; ++k) {
-    while (neighbours[(along[k] * lattice.vertices + corners[k]) * 2 + 1] != corners[k + 1]) ++along[k];
-    last -= along[k];
+    while (along[k] + 1 < sides && !leads(along[k], k)) ++along[k];
+    used[along[k]] = true;
   }
-  along[sides - 1] = last;
+  along[sides - 1] = std::find(used, used + sides - 1, false) - used;
   for (int64_t a = 0; a < sides; ++a)
     for (int64_t b = 0; b < sides; ++b) {
       int there[kMostSides] = {}, around[kMostSides], back[kMostSides];

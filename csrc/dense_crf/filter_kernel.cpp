@@ -45,7 +45,7 @@ void collect_on(const LatticeValues<T>& p, int64_t begin, int64_t end) {
 
 template <int C, class T>
 void blur_on(const LatticeValues<T>& p, int64_t axis, int64_t begin, int64_t end) {
-  const int32_t* const neighbours = p.neighbours + axis * p.vertices * 2;
+  const int32_t* const neighbours = p.neighbours + axis * p.reserved * 2;
   for (int64_t v = begin; v < end; ++v) {
     auto both = Row<C, T>::of(p.grid + neighbours[2 * v] * int64_t(C));
     both.add(Row<C, T>::of(p.grid + neighbours[2 * v + 1] * int64_t(C)));

@@ -51,6 +51,21 @@ struct Points {
   Slot* slots;      // [kSlots], free
 };
 
+// The points of each row of a tile, and their weights, from the rows of its n points: counted, then filed.
+template <class T>
+FASTSEG_INLINE void list_points(const int16_t* corners, const T* weights, int64_t n, int64_t sides, int64_t rows,
+                                int16_t* points, T* shares, int16_t* ends) {
+  int16_t next[kTile * (kMostDims + 1) + 1] = {};
+  for (int64_t i = 0; i < n * sides; ++i) ++next[corners[i] + 1];
+  for (int64_t r = 0; r < rows; ++r) ends[r] = next[r + 1] = int16_t(next[r + 1] + next[r]);
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t k = i * sides; k < (i + 1) * sides; ++k) {
+      const int64_t at = next[corners[k]]++;
+      points[at] = int16_t(i);
+      shares[at] = weights[k];
+    }
+}
+
 // Least and largest value of n features; `odd` is NaN if any is not finite.
 struct Extent {
   double least, most, odd;
@@ -58,7 +73,7 @@ struct Extent {
 
 template <class T>
 struct LatticeValues {
-  int64_t sides, count, vertices, pitch;  // pitch: values beside each other
+  int64_t sides, count, vertices, reserved, pitch;  // pitch: values beside each other
   const int16_t* corners;
   const T* weights;
   const int16_t* points;
@@ -66,7 +81,7 @@ struct LatticeValues {
   const int16_t* ends;
   const int32_t *tile_rows, *row_vertices;     // [tiles + 1], [rows]
   const int32_t *vertex_starts, *vertex_rows;  // [vertices + 1], [rows]
-  const int32_t* neighbours;                   // [sides, vertices, 2]
+  const int32_t* neighbours;                   // [sides, reserved, 2]
   T *rows, *grid, *blurred;                    // [rows, pitch], [vertices + 1, pitch], of which the last is 0
 };
 

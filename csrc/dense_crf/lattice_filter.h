@@ -76,6 +76,7 @@ class LatticeFilter {
     return {l.sides,
             l.count,
             l.vertices,
+            l.reserved,
             block_.pitch,
             data<int16_t>(l.corners),
             data<T>(l.weights),
@@ -92,6 +93,34 @@ class LatticeFilter {
             grid + grid_};
   }
 };
+
+// K or its transpose, on values [channels, P].
+template <class T>
+void filter(const Lattice<T>& lattice, const Tensor& like, const T* values, int64_t channels, bool transposed, T* out) {
+  const auto& kernels = FASTSEG_PICK_FOR(T, lattice_filter);
+  const Block block(std::min(channels, kMostChannels));
+  const Ranges tiles(lattice.tiles, kTile * lattice.sides * block.pitch);
+  const Tensor blocks = empty(like, {tiles.slots, block.size()}, kScalar<T>);
+  LatticeFilter<T> on(lattice, like, block, tiles.slots);
+  const auto by_tiles = [&](const auto& use) {
+    tiles.run([&](int64_t slot, int64_t b, int64_t e) {
+      T* const mine = data<T>(blocks) + slot * block.size();
+      for (int64_t tile = b; tile < e; ++tile) use(slot, tile, std::min(kTile, lattice.count - tile * kTile), mine);
+    });
+  };
+  for (int64_t channel = 0; channel < channels; channel += kMostChannels) {
+    const int64_t some = std::min(channels - channel, kMostChannels), shift = channel * lattice.count;
+    by_tiles([&](int64_t, int64_t tile, int64_t n, T* mine) {
+      kernels.load(values + shift + tile * kTile, lattice.count, some, n, block.pitch, T(0), mine);
+      on.splat(tile, mine, 0);
+    });
+    on.blur(transposed);
+    by_tiles([&](int64_t slot, int64_t tile, int64_t n, T* mine) {
+      on.slice(slot, tile, mine);
+      kernels.store(mine, block.pitch, some, n, lattice.count, out + shift + tile * kTile);
+    });
+  }
+}
 
 // The sums of rows of the kernel, [P].
 template <class T>

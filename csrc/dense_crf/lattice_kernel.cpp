@@ -109,23 +109,6 @@ FASTSEG_INLINE void find_simplices(const Digits& digits, const D* f, int64_t* nu
   memcpy(number, &base, sizeof base);
 }
 
-// The points of each row, and their weights, from the rows of each point: counted, then filed.
-template <int S, class T>
-void list_points(const Points<T>& p, int64_t first, int64_t n, int32_t rows) {
-  const int16_t* const corners = p.corners + first * S;
-  const T* const weights = p.weights + first * S;
-  int16_t* const ends = p.ends + first * S;
-  int16_t next[kTile * (kMostDims + 1) + 1] = {};
-  for (int64_t i = 0; i < n * S; ++i) ++next[corners[i] + 1];
-  for (int32_t r = 0; r < rows; ++r) ends[r] = next[r + 1] = int16_t(next[r + 1] + next[r]);
-  for (int64_t i = 0; i < n; ++i)
-    for (int k = 0; k < S; ++k) {
-      const int64_t at = first * S + next[corners[i * S + k]]++;
-      p.points[at] = int16_t(i);
-      p.shares[at] = weights[i * S + k];
-    }
-}
-
 template <int d, class T>
 void place_on(const Points<T>& p, int64_t begin, int64_t end) {
   constexpr int S = d + 1;
@@ -166,7 +149,8 @@ void place_on(const Points<T>& p, int64_t begin, int64_t end) {
     }
     p.found[tile] = table.found;
     table.clear();
-    list_points<S>(p, first, last - first, table.found);
+    list_points(p.corners + first * S, p.weights + first * S, last - first, S, table.found, p.points + first * S,
+                p.shares + first * S, p.ends + first * S);
   }
 }
 

@@ -216,7 +216,7 @@ bool is_exact(const char* argument, const std::string& name) {
   return name == "exact";
 }
 
-Tensor dense_crf(const Tensor& unary, const Tensor& features, const Tensor& sigma, const Tensor& compatibility,
+Tensor dense_crf(const Tensor& unary, const Tensor& features, std::vector<double> sigma, const Tensor& compatibility,
                  int64_t iterations, std::string normalization, bool include_self, std::string spatial,
                  std::string bilateral, std::string output) {
   const Float type = float_type(kOp, "unary", unary);
@@ -228,9 +228,11 @@ Tensor dense_crf(const Tensor& unary, const Tensor& features, const Tensor& sigm
   for (int64_t i = 0; i < unary.dim(); ++i)
     FASTSEG_CHECK(i == 1 || features.size(i) == unary.size(i), kOp, "features", "have the size of unary, got ",
                   features.size(i), " along ", i);
-  FASTSEG_CHECK(sigma.dim() == 1 && sigma.size(0) == dims && sigma.scalar_type() == ScalarType::Double, kOp,
-                "spatial_sigma", "be float64 [", dims, "], got ", sigma.dim(), " dimensions");
-  const int64_t n = unary.size(0), c = unary.size(1), d = features.size(1), points = c ? unary.numel() / n / c : 0;
+  FASTSEG_CHECK(int64_t(sigma.size()) == dims, kOp, "sigma", "be ", dims, " numbers, got ", sigma.size());
+  for (const double x : sigma) FASTSEG_CHECK(x > 0, kOp, "spatial_sigma", "be positive, got ", x);
+  const int64_t n = unary.size(0), c = unary.size(1), d = features.size(1);
+  int64_t points = 1;
+  for (int64_t i = 2; i < unary.dim(); ++i) points *= unary.size(i);
   FASTSEG_CHECK(compatibility.dim() == 3 && compatibility.size(0) == 2 && compatibility.size(1) == c &&
                     compatibility.size(2) == c && compatibility.scalar_type() == unary.scalar_type(),
                 kOp, "compatibility", "be [2, ", c, ", ", c, "] of unary's dtype, got ", compatibility.dim(),
@@ -258,18 +260,19 @@ Tensor dense_crf(const Tensor& unary, const Tensor& features, const Tensor& sigm
   Tensor out = empty(unary, sizes, labels ? ScalarType::Long : unary.scalar_type());
   if (unary.numel() == 0) return out;
   const Tensor u = torch::stable::contiguous(unary), f = torch::stable::contiguous(features);
-  const Tensor s = torch::stable::contiguous(sigma), table = torch::stable::contiguous(compatibility);
-  std::vector<double> deviations(data<double>(s), data<double>(s) + dims);
-  for (const double x : deviations) FASTSEG_CHECK(x > 0, kOp, "spatial_sigma", "be positive, got ", x);
-  std::reverse(deviations.begin(), deviations.end());
+  const Tensor table = torch::stable::contiguous(compatibility);
+  std::reverse(sigma.begin(), sigma.end());
   const Order order{dims == 3 ? unary.size(2) : 1, unary.size(dims), unary.size(dims + 1)};
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
     const Compatibility<T> tables(data<T>(table), c, Block(c));
     const Field<T> field(unary, order, c, options);
+    for (int64_t i = 0; options.exact_bilateral && i < n * d; ++i)
+      FASTSEG_CHECK(FASTSEG_PICK_FOR(T, lattice).extent(data<T>(f) + i * points, points).odd == 0, kOp, "features",
+                    "be finite, got NaN or infinity");
     for (int64_t i = 0; i < n; ++i) {
       T* const to = data<T>(out) + (labels ? 0 : i * c * points);
-      field.infer(data<T>(u) + i * c * points, data<T>(f) + i * d * points, d, deviations.data(), tables,
+      field.infer(data<T>(u) + i * c * points, data<T>(f) + i * d * points, d, sigma.data(), tables,
                   labels ? (void*)(data<int64_t>(out) + i * points) : to);
     }
   });

@@ -4,8 +4,10 @@ from .aspp import aspp_conv2d
 from .atrous_conv import atrous_conv2d
 from .atrous_conv_algorithms import prepack_atrous_weight
 from .confusion import confusion_matrix
-from . import dense_crf as _d
+from .dense_crf import dense_crf
 from .dense_crf_filters import gaussian_filter_2d, permutohedral_filter
+from .dense_crf_lattice import PermutohedralLattice
+from .dense_crf_pairs import gaussian_filter
 from .global_conv import global_conv2d
 from .ksac import ksac_conv2d, ksac_conv2d_train
 from .pyramid_pool import pyramid_pool
@@ -14,9 +16,12 @@ from .upsample import upsample_argmax, upsample_bilinear, upsample_softmax, upsa
 from .upsample_loss import upsample_cross_entropy
 
 __all__ = [
+    "PermutohedralLattice",
     "aspp_conv2d",
     "atrous_conv2d",
     "confusion_matrix",
+    "dense_crf",
+    "gaussian_filter",
     "gaussian_filter_2d",
     "global_conv2d",
     "ksac_conv2d",

@@ -1,9 +1,224 @@
+"""Fully connected CRF: mean-field inference with Gaussian edge potentials."""
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
 import torch
-from .._registry import declare
+from torch import Tensor
+
+from .._registry import call, declare, wanted_backend
 from ..reference import dense_crf as reference
+from ..reference.dense_crf_lattice import NORMALIZATIONS
+from ..reference.upsample import memory_format
+from .arguments import brief, check_devices, checked_choice, checked_float, is_differentiated, is_whole
+from .dense_crf_field import gradients, kernels_of, mean_field, through_softmax
+
+DTYPES = (torch.float32, torch.float64)
+METHODS = ("exact", "lattice")
+OUTPUTS = ("probabilities", "logits", "labels")
+Numbers = float | Sequence[float] | Tensor
+
+
+def dense_crf(
+    unary: Tensor,
+    image: Tensor,
+    *,
+    iterations: int = 5,
+    spatial_sigma: Numbers = 3.0,
+    spatial_weight: float | Tensor = 3.0,
+    bilateral_sigma_xy: Numbers = 80.0,
+    bilateral_sigma_color: Numbers = 13.0,
+    bilateral_weight: float | Tensor = 10.0,
+    compatibility: float | Tensor | None = None,
+    normalization: str = "symmetric",
+    include_self: bool = True,
+    spatial: str = "exact",
+    bilateral: str = "lattice",
+    output: str = "probabilities",
+    recompute: bool = True,
+) -> Tensor:
+    r"""Refine label scores with a fully connected CRF: smooth in space, and along the edges of an image.
+
+    .. math::
+        Q^0 = \mathrm{softmax}(-U), \qquad
+        Q^{t+1} = \mathrm{softmax}\Bigl(-U - \sum_k w_k\, \mu\, \hat K_k Q^t\Bigr)
+
+    with the kernels :math:`K_{ij} = e^{-|x_i - x_j|^2 / 2 \sigma^2}` of distances in pixels, and
+    :math:`e^{-|x_i - x_j|^2 / 2 \sigma_{xy}^2 - |I_i - I_j|^2 / 2 \sigma_c^2}` of distances and colours.
+
+    Args:
+        unary: energies [N, C, H, W] or [N, C, D, H, W], float32 or float64: minus the logarithms of probabilities.
+            Logits of a network are minus unaries.
+        image: [N, F, ...] of the same size, any dtype, range and number of channels.
+        iterations: of mean field, from 0 on.
+        spatial_sigma: deviation in pixels, or one for each axis (y, x), as numbers or a tensor. Here and below a
+            tensor may require a gradient where that exists.
+        spatial_weight: of the smoothness kernel; a number, or a tensor [] or [C], a weight for messages of each label.
+        bilateral_sigma_xy: deviation in pixels, or one for each axis.
+        bilateral_sigma_color: deviation in units of the image, or one for each channel.
+        bilateral_weight: of the appearance kernel, as `spatial_weight`.
+        compatibility: of labels, times both weights. None or a number s: Potts, labels that agree gain s (1); [C]: a
+            gain for each label; [C, C]: the matrix :math:`\mu` itself, energies of row label next to column label, so
+            that Potts is -1 on the diagonal.
+        normalization: of both kernels by their sums of rows, as in `permutohedral_filter`.
+        include_self: whether a pixel counts among its neighbours, as in nearly all code. Without, the diagonals of the
+            kernels are zero before they are normalized, as in the paper.
+        spatial: "exact", a filter along each axis; "lattice", what most CRF code has.
+        bilateral: "lattice", in O(P); "exact", in O(P^2), for some 10,000 pixels.
+        output: "probabilities"; "logits", before the last softmax; "labels", int64 [N, ...].
+        recompute: whether the backward pass repeats the iterations, or finds all they made in memory, which is some 6
+            maps of the size of `unary` each.
+
+    Returns:
+        [N, C, ...], dtype of `unary`; or the labels.
+
+    Memory: 4 maps of the size of `unary`, and of one sample at a time 22 bytes (34 in float64) for each corner of the
+    lattice, of which a pixel has as many as there are axes and channels and one more.
+    Accuracy: the smoothness kernel leaves out weights below 2^-18 (2^-55 in float64) of the largest, 6e-7 of their sum.
+    Gradient: of `unary`, weights and `compatibility`; of `image` and the deviations where their kernel is exact. The
+    lattice is not differentiable in these: `ValueError`. Devices: CPU compiled, others through the reference.
+    Errors: `ValueError` naming the argument for a wrong shape, dtype or value, `RuntimeError` where the image is not
+    finite or spans more than keys of 62 bits can tell apart.
+
+    Source: Krähenbühl, Koltun 2011, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (arXiv
+    1210.5644), algorithm 1; normalizations of Krähenbühl, Koltun 2013, "Parameter Learning and Convergent Inference for
+    Dense Random Fields".
+
+    Example:
+        >>> logits, image = torch.rand(1, 21, 65, 65), torch.rand(1, 3, 65, 65) * 255
+        >>> dense_crf(-logits, image, iterations=10, output="labels").shape
+        torch.Size([1, 65, 65])
+    """
+    op = "dense_crf"
+    if not isinstance(unary, Tensor) or unary.dim() not in (4, 5) or unary.dtype not in DTYPES or not unary.shape[1]:
+        raise ValueError(f"fastseg::{op}: unary must be float32 or float64 [N, C, H, W] or [N, C, D, H, W], C >= 1, "
+                         f"got {brief(unary)}")  # fmt: skip
+    n, labels, *size = unary.shape
+    fits = isinstance(image, Tensor) and image.dim() == unary.dim() and not image.is_complex()
+    if not fits or (image.shape[0], *image.shape[2:]) != (n, *size):
+        raise ValueError(f"fastseg::{op}: image must be [{n}, F, {', '.join(map(str, size))}], got {brief(image)}")
+    check_devices(op, unary, image=image)
+    if not is_whole(iterations) or iterations < 0:
+        raise ValueError(f"fastseg::{op}: iterations must be a whole number from 0 on, got {iterations!r}")
+    modes = (
+        checked_choice(op, "normalization", normalization, NORMALIZATIONS),
+        bool(include_self),
+        checked_choice(op, "spatial", spatial, METHODS),
+        checked_choice(op, "bilateral", bilateral, METHODS),
+    )
+    checked_choice(op, "output", output, OUTPUTS)
+    sigma = _deviations(op, "spatial_sigma", spatial_sigma, len(size), unary)
+    sigma_xy = _deviations(op, "bilateral_sigma_xy", bilateral_sigma_xy, len(size), unary)
+    sigma_color = _deviations(op, "bilateral_sigma_color", bilateral_sigma_color, image.shape[1], unary)
+    if bilateral == "lattice" and len(size) + image.shape[1] > 8:
+        raise ValueError(f"fastseg::{op}: image must have at most {8 - len(size)} channels on the lattice, got "
+                         f"{brief(image)}")  # fmt: skip
+    for kernel, method, parts in (
+        ("spatial", spatial, {"spatial_sigma": sigma}),
+        ("bilateral", bilateral, {"image": image, "bilateral_sigma_xy": sigma_xy, "bilateral_sigma_color": sigma_color}),
+    ):
+        for argument, tensor in parts.items():
+            if method == "lattice" and is_differentiated(tensor):
+                raise ValueError(f"fastseg::{op}: {argument} must not require a gradient where {kernel} is 'lattice', "
+                                 f"which has none, got one that does: 'exact' has it")  # fmt: skip
+    tables = _compatibilities(op, compatibility, (spatial_weight, bilateral_weight), labels, unary)
+    near = reference.positions(size, sigma_xy).to(unary.dtype).unflatten(1, size).expand(n, *[-1] * (len(size) + 1))
+    looks = image.to(unary.dtype) / sigma_color.to(unary.dtype).view(-1, *[1] * len(size))
+    features = torch.cat([near, looks], 1)
+    floats = sigma if is_differentiated(sigma) else _floats(spatial_sigma, len(size))
+    if output != "labels" and (is_differentiated(features, sigma) or (not recompute and is_differentiated(unary, tables))):
+        ops = torch.ops.fastseg_reference if wanted_backend() == "reference" else torch.ops.fastseg
+        kernels = kernels_of(ops, features, floats, *modes)
+        logits = mean_field(unary.flatten(2), kernels, tables, iterations)[0].view(unary.shape)
+        return logits.softmax(1) if output == "probabilities" else logits
+    floats = floats.tolist() if isinstance(floats, Tensor) else floats  # labels have no gradient
+    result: Tensor = call(op, unary, features, floats, tables, iterations, *modes, output)
+    return result if output == "labels" or len(size) == 3 else result.contiguous(memory_format=memory_format(unary))
+
+
+def _floats(sigma: Numbers, n: int) -> list[float]:
+    values = sigma.tolist() if isinstance(sigma, Tensor) else sigma
+    return [float(x) for x in values] if isinstance(values, Sequence) else [float(values)] * n
+
+
+def _deviations(op: str, argument: str, sigma: Numbers, n: int, like: Tensor) -> Tensor:
+    """Positive numbers [n] in float64, or one for all; tensors are looked at where they are used."""
+    rule = f"fastseg::{op}: {argument} must be a positive number, or {n} of them"
+    if isinstance(sigma, Tensor):
+        if sigma.shape not in ((), (n,)) or not sigma.is_floating_point():
+            raise ValueError(f"{rule}, got {brief(sigma)}")
+        check_devices(op, like, **{argument: sigma})
+        return sigma.double().expand(n)
+    numbers = list(sigma) if isinstance(sigma, Sequence) and not isinstance(sigma, str) else [sigma] * n
+    if len(numbers) != n or not all(isinstance(x, Real | torch.SymFloat) and 0 < x < math.inf for x in numbers):
+        raise ValueError(f"{rule}, got {sigma!r}")
+    return torch.tensor([float(x) for x in numbers], dtype=torch.float64, device=like.device)
+
+
+def _compatibilities(
+    op: str, compatibility: float | Tensor | None, weights: tuple[float | Tensor, ...], labels: int, like: Tensor
+) -> Tensor:
+    """The matrices [2, C, C] of both kernels: compatibility times weight."""
+    if isinstance(compatibility, Tensor):
+        check_devices(op, like, compatibility=compatibility)
+        if compatibility.shape not in ((), (labels,), (labels, labels)) or not compatibility.is_floating_point():
+            raise ValueError(f"fastseg::{op}: compatibility must be a number, [{labels}] or [{labels}, {labels}], got "
+                             f"{brief(compatibility)}")  # fmt: skip
+        matrix = compatibility.to(like.dtype)
+        matrix = matrix if matrix.dim() == 2 else (-matrix.expand(labels)).diag()
+    else:
+        gain = 1.0 if compatibility is None else checked_float(op, "compatibility", compatibility)
+        matrix = like.new_full((labels,), -gain).diag()
+    tables = []
+    for argument, weight in zip(("spatial_weight", "bilateral_weight"), weights, strict=True):
+        if isinstance(weight, Tensor):
+            check_devices(op, like, **{argument: weight})
+            if weight.shape not in ((), (labels,)) or not weight.is_floating_point():
+                raise ValueError(f"fastseg::{op}: {argument} must be a number or [{labels}], got {brief(weight)}")
+            tables.append(matrix * weight.to(like.dtype))
+        else:
+            tables.append(matrix * checked_float(op, argument, weight))
+    return torch.stack(tables)
+
+
+def _fake(unary: Tensor, *args: Any) -> Tensor:
+    labels = args[-1] == "labels"
+    shape = (unary.shape[0], *unary.shape[2:]) if labels else unary.shape
+    return unary.new_empty(shape, dtype=torch.long if labels else unary.dtype)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    unary, features, ctx.sigma, tables, ctx.iterations, *ctx.modes, ctx.output = inputs
+    ctx.save_for_backward(unary, features, tables)
+
+
+def _backward(ops: Any, ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    unary, features, tables = ctx.saved_tensors
+    kernels = kernels_of(ops, features, ctx.sigma, *ctx.modes)
+    logits, steps = mean_field(unary.flatten(2), kernels, tables, ctx.iterations)
+    grad = grad.flatten(2)
+    if ctx.output == "probabilities":
+        grad = through_softmax(logits.softmax(1), grad)
+    energies, compatibilities = gradients(grad, kernels, tables, steps)
+    return energies.view(unary.shape), None, None, compatibilities, *[None] * 6
+
+
+def _flops(unary: Any, features: Any, sigma: Any, tables: Any, iterations: int, *_: Any, **__: Any) -> int:
+    corners, reach = features[1] + 1, sum(4 * math.ceil(5 * x) + 2 for x in sigma)
+    return int(math.prod(unary) * iterations * (4 * corners + reach + 10))
+
+
 declare(
-    "dense_crf(Tensor unary, Tensor features, Tensor sigma, Tensor compatibility, int iterations, str normalization, bool include_self, str spatial, str bilateral, str output) -> Tensor",
+    "dense_crf(Tensor unary, Tensor features, float[] sigma, Tensor compatibility, int iterations, str normalization, "
+    "bool include_self, str spatial, str bilateral, str output) -> Tensor",
     reference=reference.dense_crf,
-    fake=lambda unary, *a: torch.empty_like(unary),
-    dtypes=(torch.float32, torch.float64),
+    fake=_fake,
+    dtypes=DTYPES,
+    setup_context=_save,
+    backward=_backward,
+    autocast=torch.float32,
+    per_sample=("unary", "features"),
+    flops=_flops,
 )

@@ -72,6 +72,62 @@ def permutohedral_filter(values: Tensor, features: Tensor, normalization: str, t
     return torch.stack(rows)
 
 
+def permutohedral_lattice(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """features [N, d, P] -> vertices [N, P, d + 1], weights, neighbours [N, d + 1, P (d + 1), 2], how many vertices [N].
+
+    There is room for as many vertices as there are corners; beyond those that there are, everything is missing.
+    """
+    n, d, points = features.shape
+    beside = torch.empty(n, d + 1, points * (d + 1), 2, dtype=torch.int32, device=features.device)
+    on = [lattice(f) for f in features]
+    for table, (_, _, neighbours) in zip(beside, on, strict=True):
+        count = neighbours.shape[2]
+        table[:, :count] = neighbours.transpose(1, 2)
+        table[:, count:] = count
+    vertices = beside.new_empty(n, points, d + 1)
+    weights = features.new_empty(n, points, d + 1)
+    for i, (corners, shares, _) in enumerate(on):
+        vertices[i], weights[i] = corners, shares
+    return vertices, weights, beside, torch.tensor([x.neighbours.shape[2] for x in on], device=features.device).long()
+
+
+def lattices(vertices: Tensor, weights: Tensor, neighbours: Tensor, count: Tensor) -> list[Lattice]:
+    """What `permutohedral_lattice` returned, as lattices again."""
+    known = zip(vertices.long(), weights, neighbours.long(), count.tolist(), strict=True)
+    return [Lattice(v, w, beside[:, :some].transpose(1, 2)) for v, w, beside, some in known]
+
+
+def permutohedral_apply(
+    values: Tensor, vertices: Tensor, weights: Tensor, neighbours: Tensor, count: Tensor, transposed: bool
+) -> Tensor:
+    """values [N, C, P] -> K values, or K^T values, on lattices that were built before."""
+    if values.numel() == 0:
+        return 0 * values.contiguous()
+    on = lattices(vertices, weights, neighbours, count)
+    return torch.stack([filtered(v, of, transposed=transposed) for v, of in zip(values, on, strict=True)])
+
+
+def permutohedral_diagonal(vertices: Tensor, weights: Tensor, neighbours: Tensor, count: Tensor) -> Tensor:
+    """The diagonals [N, P] of the kernels."""
+    rows = [diagonal(of).to(weights.dtype) for of in lattices(vertices, weights, neighbours, count)]
+    return torch.stack(rows) if rows else weights.new_zeros(vertices.shape[:2])
+
+
+def gaussian_filter(values: Tensor, features: Tensor) -> Tensor:
+    """values [N, C, P], features [N, d, P] -> K values, the sum over all pairs of points."""
+    rows = [exact(f)(v) for v, f in zip(values, features, strict=True)]
+    return torch.stack(rows) if rows else values.clone()
+
+
+def gaussian_filter_gradient(grad: Tensor, values: Tensor, features: Tensor) -> Tensor:
+    """The gradient [N, d, P] of features: sum_j k_ij (g_i v_j + v_i g_j) (f_j - f_i)."""
+    rows = []
+    for g, v, f in zip(grad, values, features, strict=True):
+        both = (-0.5 * (f[:, :, None] - f[:, None]).square().sum(0)).exp() * (g.T @ v + v.T @ g)
+        rows.append(f @ both - f * both.sum(0))
+    return torch.stack(rows) if rows else features.clone()
+
+
 def gaussian_filter_2d(values: Tensor, sigma: Sequence[float], normalization: str) -> Tensor:
     """values [N, C, H, W] -> the same shape, filtered with the exact Gaussian of distances in pixels."""
     if values.numel() == 0:
@@ -102,7 +158,7 @@ def mean_field(unary: Tensor, kernels: Sequence[Filter], compatibility: Tensor, 
 def dense_crf(
     unary: Tensor,
     features: Tensor,
-    sigma: Tensor,
+    sigma: Sequence[float],
     compatibility: Tensor,
     iterations: int,
     normalization: str,
@@ -114,16 +170,17 @@ def dense_crf(
     """unary [N, C, ...], features [N, d, ...] of the bilateral kernel, sigma of each axis in pixels, compatibility
     [2, C, C] of both kernels -> logits or probabilities [N, C, ...], or labels [N, ...]."""
     size, logits = unary.shape[2:], []
+    deviations = torch.tensor(sigma, dtype=torch.float64, device=unary.device)
     for u, f in zip(unary.flatten(2), features.flatten(2), strict=True):
-        if spatial == "exact" and bilateral == "exact" and not f.isfinite().all():
+        if bilateral == "exact" and not f.isfinite().all():
             raise RuntimeError("fastseg::dense_crf: features must be finite, got NaN or infinity")
         kernels = []
-        for of, method in ((positions(size, sigma).to(f.dtype), spatial), (f, bilateral)):
+        for of, method in ((positions(size, deviations).to(f.dtype), spatial), (f, bilateral)):
             on = lattice(of, "dense_crf") if method == "lattice" else None
-            kernel = on_lattice(on) if on else gaussian(size, sigma) if not kernels else exact(of)
+            kernel = on_lattice(on) if on else gaussian(size, deviations) if not kernels else exact(of)
             if not include_self:
                 kernel = without_self(kernel, diagonal(on).to(u.dtype) if on else torch.ones_like(u[0]))
             kernels.append(normalized(kernel, normalization, u.shape[1], u))
         logits.append(mean_field(u, kernels, compatibility, iterations))
-    result = torch.stack(logits).view_as(unary) if logits else -unary
+    result = (torch.stack(logits) if logits else -unary.flatten(2)).reshape(unary.shape)
     return result.argmax(1) if output == "labels" else result.softmax(1) if output == "probabilities" else result

@@ -1,0 +1,165 @@
+#include <tuple>
+
+#include "diagonal.h"
+#include "lattice_filter.h"
+
+namespace fastseg {
+namespace {
+
+constexpr const char* kBuild = "permutohedral_lattice";
+constexpr const char* kApply = "permutohedral_apply";
+constexpr const char* kDiagonal = "permutohedral_diagonal";
+
+// [N, P, d + 1] vertices and weights, [N, d + 1, P (d + 1), 2] neighbours, [N] counts.
+struct States {
+  Tensor vertices, weights, neighbours, count;
+  int64_t n, points, sides, reserved;
+
+  // Everything that indexes memory is looked at: a state is data that anybody may have written.
+  States(const char* op, const Tensor& vertices_, const Tensor& weights_, const Tensor& neighbours_,
+         const Tensor& count_)
+      : vertices(torch::stable::contiguous(vertices_)),
+        weights(torch::stable::contiguous(weights_)),
+        neighbours(torch::stable::contiguous(neighbours_)),
+        count(torch::stable::contiguous(count_)) {
+    FASTSEG_CHECK(vertices.dim() == 3 && vertices.scalar_type() == ScalarType::Int, op, "vertices",
+                  "be int32 [N, P, d + 1], got ", vertices.dim(), " dimensions");
+    n = vertices.size(0);
+    points = vertices.size(1);
+    sides = vertices.size(2);
+    reserved = points * sides;
+    FASTSEG_CHECK(sides >= 2 && sides <= kMostDims + 1, op, "vertices", "have from 2 to 9 corners, got ", sides);
+    FASTSEG_CHECK(weights.dim() == 3 && weights.size(0) == n && weights.size(1) == points && weights.size(2) == sides,
+                  op, "weights", "have the shape of vertices, got ", weights.dim(), " dimensions");
+    FASTSEG_CHECK(neighbours.dim() == 4 && neighbours.scalar_type() == ScalarType::Int && neighbours.size(0) == n &&
+                      neighbours.size(1) == sides && neighbours.size(2) == reserved && neighbours.size(3) == 2,
+                  op, "neighbours", "be int32 [", n, ", ", sides, ", ", reserved, ", 2], got ", neighbours.dim(),
+                  " dimensions");
+    FASTSEG_CHECK(count.dim() == 1 && count.scalar_type() == ScalarType::Long && count.size(0) == n, op, "count",
+                  "be int64 [", n, "], got ", count.dim(), " dimensions");
+    for (int64_t i = 0; i < n; ++i) check(op, i);
+  }
+
+  template <class T>
+  State<T> of(int64_t i) const {
+    const Tensor beside = torch::stable::narrow(*const_cast<Tensor*>(&neighbours), 0, i, 1);
+    return {sides,
+            points,
+            reserved,
+            data<int64_t>(count)[i],
+            data<int32_t>(vertices) + i * reserved,
+            data<T>(weights) + i * reserved,
+            beside};
+  }
+
+ private:
+  void check(const char* op, int64_t i) const {
+    const int64_t some = data<int64_t>(count)[i];
+    FASTSEG_CHECK(some >= 0 && some <= reserved, op, "count", "be in [0, ", reserved, "], got ", some);
+    const auto within = [&](const char* argument, const int32_t* at, int64_t length, int64_t most) {
+      int32_t least = 0, largest = 0;
+      for (int64_t k = 0; k < length; ++k) {
+        least = std::min(least, at[k]);
+        largest = std::max(largest, at[k]);
+      }
+      FASTSEG_CHECK(least >= 0 && largest < most, op, argument, "be in [0, ", most, "), got ",
+                    least < 0 ? least : largest);
+    };
+    if (points) within("vertices", data<int32_t>(vertices) + i * reserved, reserved, some);
+    for (int64_t axis = 0; axis < sides; ++axis)
+      within("neighbours", data<int32_t>(neighbours) + (i * sides + axis) * reserved * 2, some * 2, some + 1);
+  }
+};
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> permutohedral_lattice(const Tensor& features) {
+  const Float type = float_type(kBuild, "features", features);
+  FASTSEG_CHECK(features.dim() == 3 && (type == Float::f32 || type == Float::f64), kBuild, "features",
+                "be float32 or float64 [N, d, P], got ", features.dim(), " dimensions");
+  const int64_t n = features.size(0), d = features.size(1), points = features.size(2), reserved = points * (d + 1);
+  FASTSEG_CHECK(d >= 1 && d <= kMostDims, kBuild, "features", "have from 1 to 8 dimensions, got ", d);
+  FASTSEG_CHECK(reserved < int64_t(1) << 31, kBuild, "features", "have fewer than 2^31 / (d + 1) points, got ", points);
+  took(kBuild);
+  const Tensor f = torch::stable::contiguous(features);
+  Tensor vertices = empty(f, {n, points, d + 1}, ScalarType::Int);
+  Tensor weights = empty(f, {n, points, d + 1}, f.scalar_type());
+  Tensor neighbours = empty(f, {n, d + 1, reserved, 2}, ScalarType::Int), count = zeros(f, {n}, ScalarType::Long);
+  if (points == 0) return {vertices, weights, neighbours, count};
+  by_type(type, [&](auto zero) {
+    using T = decltype(zero);
+    for (int64_t i = 0; i < n; ++i) {
+      const Lattice<T> lattice(kBuild, f, data<T>(f) + i * d * points, d, points);
+      data<int64_t>(count)[i] = lattice.vertices;
+      std::copy_n(data<T>(lattice.weights), reserved, data<T>(weights) + i * reserved);
+      const int32_t *const first = data<int32_t>(lattice.tile_rows), *const row = data<int32_t>(lattice.row_vertices);
+      const int16_t* const corners = data<int16_t>(lattice.corners);
+      int32_t* const vertex = data<int32_t>(vertices) + i * reserved;
+      Ranges(lattice.tiles, kTile * (d + 1)).run([&](int64_t, int64_t b, int64_t e) {
+        for (int64_t tile = b; tile < e; ++tile)
+          for (int64_t k = tile * kTile * (d + 1); k < std::min((tile + 1) * kTile * (d + 1), reserved); ++k)
+            vertex[k] = row[first[tile] + corners[k]];
+      });
+      Ranges(d + 1, reserved).run([&](int64_t, int64_t b, int64_t e) {
+        for (int64_t axis = b; axis < e; ++axis) {
+          int32_t* const to = data<int32_t>(neighbours) + (i * (d + 1) + axis) * reserved * 2;
+          std::copy_n(data<int32_t>(lattice.neighbours) + axis * lattice.vertices * 2, lattice.vertices * 2, to);
+          std::fill_n(to + lattice.vertices * 2, (reserved - lattice.vertices) * 2, int32_t(lattice.vertices));
+        }
+      });
+    }
+  });
+  return {vertices, weights, neighbours, count};
+}
+
+Tensor permutohedral_apply(const Tensor& values, const Tensor& vertices, const Tensor& weights,
+                           const Tensor& neighbours, const Tensor& count, bool transposed) {
+  const Float type = float_type(kApply, "values", values);
+  const States states(kApply, vertices, weights, neighbours, count);
+  FASTSEG_CHECK(values.dim() == 3 && values.size(0) == states.n && values.size(2) == states.points &&
+                    (type == Float::f32 || type == Float::f64),
+                kApply, "values", "be float32 or float64 [", states.n, ", C, ", states.points, "], got ", values.dim(),
+                " dimensions");
+  FASTSEG_CHECK(weights.scalar_type() == values.scalar_type(), kApply, "weights",
+                "have the dtype of values, got scalar type ", int(weights.scalar_type()));
+  took(kApply);
+  const int64_t c = values.size(1), points = states.points;
+  Tensor out = empty(values, {states.n, c, points}, values.scalar_type());
+  if (out.numel() == 0) return out;
+  const Tensor v = torch::stable::contiguous(values);
+  by_type(type, [&](auto zero) {
+    using T = decltype(zero);
+    for (int64_t i = 0; i < states.n; ++i) {
+      Lattice<T> lattice(values, states.of<T>(i));
+      lattice.scale(nullptr, nullptr);
+      filter<T>(lattice, values, data<T>(v) + i * c * points, c, transposed, data<T>(out) + i * c * points);
+    }
+  });
+  return out;
+}
+
+Tensor permutohedral_diagonal(const Tensor& vertices, const Tensor& weights, const Tensor& neighbours,
+                              const Tensor& count) {
+  const Float type = float_type(kDiagonal, "weights", weights);
+  const States states(kDiagonal, vertices, weights, neighbours, count);
+  FASTSEG_CHECK(type == Float::f32 || type == Float::f64, kDiagonal, "weights",
+                "be float32 or float64, got scalar type ", int(weights.scalar_type()));
+  took(kDiagonal);
+  Tensor out = empty(weights, {states.n, states.points}, weights.scalar_type());
+  if (out.numel() == 0) return out;
+  by_type(type, [&](auto zero) {
+    using T = decltype(zero);
+    for (int64_t i = 0; i < states.n; ++i) {
+      const Tensor diagonal = diagonal_of(Lattice<T>(weights, states.of<T>(i)), weights);
+      std::copy_n(data<T>(diagonal), states.points, data<T>(out) + i * states.points);
+    }
+  });
+  return out;
+}
+
+}  // namespace
+}  // namespace fastseg
+
+STABLE_TORCH_LIBRARY_IMPL(fastseg, CPU, m) {
+  m.impl("permutohedral_lattice", TORCH_BOX(&fastseg::permutohedral_lattice));
+  m.impl("permutohedral_apply", TORCH_BOX(&fastseg::permutohedral_apply));
+  m.impl("permutohedral_diagonal", TORCH_BOX(&fastseg::permutohedral_diagonal));
+}
