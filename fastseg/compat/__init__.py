@@ -1,0 +1,1 @@
+"""Other libraries' interfaces over the operations of fastseg: scripts change an import line."""

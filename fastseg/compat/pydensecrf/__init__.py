@@ -1,0 +1,1 @@
+"""The interface of pydensecrf: `import fastseg.compat.pydensecrf.densecrf as dcrf`."""
