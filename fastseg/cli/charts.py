@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
 
 from fastseg.cli.pictures import Array, blur_background, overlay
 from fastseg.data.formats.images import write_image
@@ -64,6 +65,41 @@ def portrait(path: Path, image: Array, labels: Array, names: Sequence[str], colo
     figure.legend(handles=patches, loc="lower center", ncols=max(1, len(patches)), frameon=False, fontsize=12)
     canvas.draw()
     write_image(path, np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
+
+
+def edges(path: Path, image: Array, before: Array, after: Array, colours: Array) -> None:
+    """Draw where a CRF changed the labels most: the whole overlay, and a close-up of it before and after.
+
+    Args:
+        path: PNG to write.
+        image: uint8 RGB ``[H, W, 3]``.
+        before: labels of the network, uint8 ``[H, W]``.
+        after: those of the CRF.
+        colours: uint8 ``[C, 3]``.
+    """
+    top, left, side = busiest(before != after)
+    figure = _figure(12, 4.4)
+    whole, *close = figure.subplots(1, 3)
+    pictures = overlay(image, before, colours), overlay(image, after, colours)
+    share = (before != after).mean()
+    whole.imshow(pictures[1])
+    whole.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor="white", linewidth=2))
+    whole.set_title(f"dense CRF: {share:.1%} of the labels changed", loc="left", fontsize=11)
+    for axes, picture, title in zip(close, pictures, ("before", "after"), strict=True):
+        axes.imshow(picture[top : top + side, left : left + side], interpolation="nearest")
+        axes.set_title(title, loc="left", fontsize=11)
+    for axes in (whole, *close):
+        axes.set_axis_off()
+    figure.savefig(path, dpi=140)
+
+
+def busiest(changed: NDArray[np.bool_]) -> tuple[int, int, int]:
+    """Top, left and side of the square, a third of the shorter side, that holds most of what is true."""
+    side = max(1, min(changed.shape) // 3)
+    sums = np.pad(changed.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    within = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    top, left = np.unravel_index(within.argmax(), within.shape)
+    return int(top), int(left), side
 
 
 def comparison_chart(path: Path, cases: "Sequence[Case]") -> None:

@@ -13,6 +13,7 @@ import typer
 
 from fastseg.cli.errors import UserError, reason
 from fastseg.data.formats.images import read_image
+from fastseg.ops.dense_crf_presets import DEFAULT, dense_crf_preset
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -73,6 +74,13 @@ def demo(
         written[title] = out / f"{title}.png"
         charts.portrait(written[title], image, labels, names, colours)
         console.print(f"  {written[title]}: photo, classes, background blurred", soft_wrap=True, markup=False)
+        start = time.perf_counter()
+        refined = network.predict(torch.from_numpy(image), dense_crf_preset(DEFAULT)).numpy()
+        took = time.perf_counter() - start
+        written[f"{title}_crf"] = out / f"{title}_crf.png"
+        charts.edges(written[f"{title}_crf"], image, labels, refined, colours)
+        what = f"edges before and after a dense CRF, {took:.1f} s with the network"
+        console.print(f"  {written[f'{title}_crf']}: {what}", soft_wrap=True, markup=False)
     console.print("\nFrom photo to labels, stock PyTorch and fastseg in turn:\n")
     cases = []
     for case in _cases(network, next(iter(photos.values())), seconds, console):

@@ -14,7 +14,7 @@ from fastseg.cli.errors import reason
 from fastseg.cli.eval import evaluate
 from fastseg.cli.gpu_report import gpu_report
 from fastseg.cli.profile import profile
-from fastseg.cli.segment import segment
+from fastseg.cli.segment import WithPreset, segment
 from fastseg.cli.selftest import selftest
 from fastseg.cli.train import train
 
@@ -53,7 +53,7 @@ app = typer.Typer(
     help="Fast semantic segmentation: hand-written kernels for PyTorch, and models that use them.",
 )
 app.command("demo")(demo)
-app.command("segment")(segment)
+app.command("segment", cls=WithPreset)(segment)
 app.command("doctor")(doctor)
 app.command("profile")(profile)
 app.command("selftest")(selftest)

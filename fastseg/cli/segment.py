@@ -4,17 +4,33 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from fastseg.cli.errors import UserError, reason
 from fastseg.data.formats.images import MAX_PIXELS, SUFFIXES, ImageError, read_image, write_image, write_labels
+from fastseg.ops.dense_crf_presets import DEFAULT, PRESETS
 
 if TYPE_CHECKING:
     import numpy as np
     from rich.table import Table
+
+
+class WithPreset(TyperCommand):
+    """A command whose option `--crf` has a value of its own where none of the presets follows it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give `--crf` its value."""
+        filled = []
+        for arg, following in zip_longest(args, args[1:]):
+            filled.append(arg)
+            if arg == "--crf" and following not in PRESETS:
+                filled.append(DEFAULT)
+        return super().parse_args(ctx, filled)
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,10 @@ def segment(
     blur: Annotated[bool, typer.Option("--blur-background", help="Write STEM_blurred.jpg: portrait mode.")] = False,
     model: Annotated[str | None, typer.Option(help="Model or shipped weights by name.")] = None,
     weights: Annotated[str | None, typer.Option(help="Weights file, or shipped weights by name.")] = None,
+    crf: Annotated[
+        str | None,
+        typer.Option(metavar="[PRESET]", help=f"Refine the labels along edges: {', '.join(PRESETS)} ({DEFAULT})."),
+    ] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger images before decoding them.")] = MAX_PIXELS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -41,6 +61,9 @@ def segment(
 
     kinds = [k for k, on in {"labels": labels, "overlay": overlay, "blurred": blur}.items() if on] or ["labels"]
     _, network = load_network(model, weights)
+    if crf not in (None, *PRESETS):
+        raise UserError(f"--crf {crf}: must be one of {', '.join(PRESETS)}")
+    refine = None if crf is None else dict(PRESETS[crf])
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -56,7 +79,7 @@ def segment(
     rows = []
     for job in _progress(jobs):
         try:
-            rows.append(_run(network, job, max_pixels))
+            rows.append(_run(network, job, max_pixels, refine))
         except ImageError as error:
             fail(error.path, error.reason)
         except OSError as error:
@@ -66,11 +89,11 @@ def segment(
                 raise
             fail(job.source, "does not fit into memory")
     if as_json:
-        typer.echo(json.dumps({"images": rows, "failed": failures}))
+        typer.echo(json.dumps({"images": rows, "failed": failures, "crf": crf}))
     elif rows:
         from rich.console import Console
 
-        Console().print(_table(rows, out))
+        Console().print(_table(rows, out, crf))
     if failures:
         raise typer.Exit(2)
 
@@ -117,7 +140,7 @@ def _files(images: list[Path], fail: Callable[[Path, str], None]) -> Iterator[Pa
         yield from found
 
 
-def _run(network: Any, job: Job, max_pixels: int) -> dict[str, Any]:
+def _run(network: Any, job: Job, max_pixels: int, crf: dict[str, Any] | None) -> dict[str, Any]:
     """Segment one photo, write its results, and say what was found."""
     import torch
 
@@ -125,7 +148,7 @@ def _run(network: Any, job: Job, max_pixels: int) -> dict[str, Any]:
 
     start = time.perf_counter()
     image = read_image(job.source, max_pixels=max_pixels)
-    labels = network.predict(torch.from_numpy(image)).numpy()
+    labels = network.predict(torch.from_numpy(image), crf).numpy()
     elapsed = time.perf_counter() - start
     colours = pictures.palette(network.classifier.out_channels)
     for kind, path in job.outputs.items():
@@ -169,14 +192,14 @@ def _progress(jobs: list[Job]) -> Iterable[Job]:
     return track(jobs, "Segmenting", console=console, transient=True, disable=quiet)
 
 
-def _table(rows: list[dict[str, Any]], out: Path) -> "Table":
+def _table(rows: list[dict[str, Any]], out: Path, crf: str | None) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     table = Table(
         box=SIMPLE_HEAD,
-        caption=Text(f"results in {out}; the first photo of a size pays for setting up the network"),
+        caption=Text(f"results in {out}{', edges by the CRF of ' + crf if crf else ''}; the first photo of a size pays for setting up the network"),
         caption_justify="left",
     )
     table.add_column("photo", overflow="fold")

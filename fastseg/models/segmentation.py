@@ -1,6 +1,6 @@
 """What every image model here is: logits below the input's resolution, and labels at the image's own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fastseg import ops
 from fastseg.models.preprocess import Preprocess
+from fastseg.models.refine import refined_labels
 
 
 class SegmentationModel(nn.Module):
@@ -33,13 +34,15 @@ class SegmentationModel(nn.Module):
         self.backbone = backbone
 
     @torch.inference_mode()
-    def predict(self, image: Tensor | np.ndarray) -> Tensor:
+    def predict(self, image: Tensor | np.ndarray, crf: Mapping[str, Any] | None = None) -> Tensor:
         """Segment raw or prepared images; the dtype says which they are.
 
         Args:
             image: either raw RGB, uint8, ``[H, W, 3]`` or ``[N, H, W, 3]`` (tensor or array), to which
                 :attr:`preprocess` is applied, or already normalised floats ``[3, H, W]`` or ``[N, 3, H, W]``, which are
                 used as they are.
+            crf: arguments of :func:`fastseg.ops.dense_crf`, which then refines the labels of raw images along their
+                edges; :func:`fastseg.ops.dense_crf_preset` has some.
 
         Returns:
             Class indices of the input's size, uint8 ``[H, W]`` or ``[N, H, W]``. The model should be in evaluation
@@ -58,6 +61,11 @@ class SegmentationModel(nn.Module):
         batch = image if image.ndim == 4 else image[None]
         height, width = batch.shape[1:3] if raw else batch.shape[2:4]
         logits = self(self.preprocess(batch) if raw else batch)
+        if crf is not None:
+            if not raw:
+                raise ValueError("fastseg::predict: crf must be None for images that are prepared: their colours are lost")
+            labels = refined_labels(logits, batch, crf, align_corners=self.align_corners)
+            return labels if image.ndim == 4 else labels[0]
         labels = ops.upsample_argmax(logits, (height, width), align_corners=self.align_corners)
         assert isinstance(labels, Tensor)  # a pair only where the confidence is asked for
         return labels if image.ndim == 4 else labels[0]
