@@ -32,58 +32,53 @@ struct Axis {
 template <class T>
 class SmoothnessTerm : public Term<T> {
  public:
-  std::optional<Tensor> kept;  // [P], factors of values, in the order
-
   // sigma: of the last axis of the map, of the one before, ...
-  SmoothnessTerm(const Tensor& like, const Order& order, const std::vector<Run>& runs,
-                 const std::vector<int64_t>& first, const double* sigma, Block block, int64_t slots, Normalization norm,
-                 bool include_self)
-      : order_(order),
-        runs_(runs),
-        first_(first),
+  SmoothnessTerm(const Tensor& like, const Map<T>& map, const double* sigma, Block block, int64_t slots,
+                 Normalization norm, bool include_self)
+      : map_(map),
         block_(block),
-        stride_(stride_of(block, order.count())),
-        z_(order.depth, order.depth > 1 ? sigma[2] : 1),
-        y_(order.height, sigma[1]),
-        x_(order.width, sigma[0]),
+        stride_(stride_of(block, map.order.count())),
+        z_(map.order.depth, map.order.depth > 1 ? sigma[2] : 1),
+        y_(map.order.height, sigma[1]),
+        x_(map.order.width, sigma[0]),
         row_((Order::kWide + 2 * x_.taps().reach) * block.pitch + kSlack),
-        band_(Order::kHigh * order.width * block.pitch + kSlack),
+        band_(Order::kHigh * map.order.width * block.pitch + kSlack),
         rows_(empty(like, {slots * (row_ + block.chunks * band_)}, kScalar<T>)),
         bands_(slots) {
-    if (order.depth > 1) planes_ = empty(like, {block.chunks * stride_}, kScalar<T>);
-    const Tensor sums = empty(like, {order.count()}, kScalar<T>);
+    if (map.order.depth > 1) planes_ = empty(like, {block.chunks * stride_}, kScalar<T>);
+    const Tensor sums = empty(like, {map.order.count()}, kScalar<T>);
     T* to = data<T>(sums);
-    for (const Run& run : runs) {
-      const int64_t row = run.pixel / order.width, x = run.pixel - row * order.width;
-      const double sum = z_.sums[row / order.height] * y_.sums[row % order.height];
+    for (const Run& run : map.runs) {
+      const int64_t row = run.pixel / map.order.width, x = run.pixel - row * map.order.width;
+      const double sum = z_.sums[row / map.order.height] * y_.sums[row % map.order.height];
       for (int64_t i = 0; i < run.length; ++i) *to++ = T(sum * x_.sums[x + i]);
     }
     if (!include_self) {
-      this->self = empty(like, {order.count()}, kScalar<T>);
-      std::fill_n(data<T>(*this->self), order.count(), T(1));
+      this->self = empty(like, {map.order.count()}, kScalar<T>);
+      std::fill_n(data<T>(*this->self), map.order.count(), T(1));
     }
     const Factors<T> factors(like, sums, this->self, norm, nullptr);
-    if (norm.before) kept = factors.before;
+    if (norm.before) this->kept = factors.before;
     if (norm.after) this->after = factors.after;
     if (!norm.before || include_self) return;
     // What is kept has the factor already.
     T *const self = data<T>(*this->self), *const before = data<T>(factors.before);
-    for (int64_t i = 0; i < order.count(); ++i) self[i] /= before[i];
+    for (int64_t i = 0; i < map.order.count(); ++i) self[i] /= before[i];
   }
 
   void meet(const T* values) override {
     values_ = values;
     std::fill(bands_.begin(), bands_.end(), -1);
-    if (order_.depth == 1) return;
-    const int64_t plane = order_.height * order_.width * block_.pitch, rows = order_.height;
-    Ranges(block_.chunks * rows, plane / rows * order_.depth).run([&](int64_t, int64_t b, int64_t e) {
-      std::vector<const T*> from(order_.depth);
+    if (map_.order.depth == 1) return;
+    const int64_t plane = map_.order.height * map_.order.width * block_.pitch, rows = map_.order.height;
+    Ranges(block_.chunks * rows, plane / rows * map_.order.depth).run([&](int64_t, int64_t b, int64_t e) {
+      std::vector<const T*> from(map_.order.depth);
       for (int64_t task = b; task < e; ++task) {
         const int64_t shift = task / rows * stride_ + task % rows * (plane / rows);
-        for (int64_t z = 0; z < order_.depth; ++z) from[z] = values + shift + z * plane;
+        for (int64_t z = 0; z < map_.order.depth; ++z) from[z] = values + shift + z * plane;
         FASTSEG_PICK_FOR(T, mean_field)
-            .down(from.data(), order_.depth, 0, order_.depth, plane / rows, z_.taps(), data<T>(*planes_) + shift,
-                  plane);
+            .down(from.data(), map_.order.depth, 0, map_.order.depth, plane / rows, z_.taps(),
+                  data<T>(*planes_) + shift, plane);
       }
     });
     values_ = data<T>(*planes_);
@@ -91,12 +86,12 @@ class SmoothnessTerm : public Term<T> {
 
   void give(int64_t slot, int64_t tile, T* messages) override {
     const auto& kernels = FASTSEG_PICK_FOR(T, mean_field);
-    const int64_t pitch = block_.pitch, wide = order_.width, reach = x_.taps().reach;
+    const int64_t pitch = block_.pitch, wide = map_.order.width, reach = x_.taps().reach;
     T *const padded = row(slot), *out = messages;
-    for (int64_t r = first_[tile]; r < first_[tile + 1]; ++r) {
-      const Run run = runs_[r];
-      const int64_t x = run.pixel % wide, end = x + run.length, y = run.pixel / wide % order_.height;
-      find_band(slot, run.pixel / wide / order_.height, y / Order::kHigh * Order::kHigh);
+    for (int64_t r = map_.first[tile]; r < map_.first[tile + 1]; ++r) {
+      const Run run = map_.runs[r];
+      const int64_t x = run.pixel % wide, end = x + run.length, y = run.pixel / wide % map_.order.height;
+      find_band(slot, run.pixel / wide / map_.order.height, y / Order::kHigh * Order::kHigh);
       for (int64_t c = 0; c < block_.chunks; ++c) {
         const T* from = band(slot, c) + (y % Order::kHigh * wide + x) * pitch;
         if (x < reach || end + reach > wide) {
@@ -113,9 +108,7 @@ class SmoothnessTerm : public Term<T> {
   }
 
  private:
-  Order order_;
-  const std::vector<Run>& runs_;
-  const std::vector<int64_t>& first_;
+  const Map<T>& map_;
   Block block_;
   int64_t stride_;
   Axis<T> z_, y_, x_;
@@ -130,15 +123,16 @@ class SmoothnessTerm : public Term<T> {
 
   // Filters the columns of a row of tiles, from row y of plane z on, unless that is what the thread did last.
   void find_band(int64_t slot, int64_t z, int64_t y) {
-    const int64_t name = z * order_.height + y, pitch = block_.pitch, wide = order_.width;
+    const int64_t name = z * map_.order.height + y, pitch = block_.pitch, wide = map_.order.width;
     if (bands_[slot] == name) return;
     bands_[slot] = name;
-    const int64_t end = std::min(y + Order::kHigh, order_.height);
-    const int64_t from = std::max<int64_t>(0, y - y_.taps().reach), to = std::min(order_.height, end + y_.taps().reach);
+    const int64_t end = std::min(y + Order::kHigh, map_.order.height);
+    const int64_t from = std::max<int64_t>(0, y - y_.taps().reach),
+                  to = std::min(map_.order.height, end + y_.taps().reach);
     std::vector<const T*> rows(to - from);
     for (int64_t x = 0; x < wide; x += Order::kWide)
       for (int64_t c = 0; c < block_.chunks; ++c) {
-        for (int64_t i = from; i < to; ++i) rows[i - from] = values_ + c * stride_ + order_.place(z, i, x) * pitch;
+        for (int64_t i = from; i < to; ++i) rows[i - from] = values_ + c * stride_ + map_.order.place(z, i, x) * pitch;
         FASTSEG_PICK_FOR(T, mean_field)
             .down(rows.data(), to - from, y - from, end - from, std::min(Order::kWide, wide - x) * pitch, y_.taps(),
                   band(slot, c) + x * pitch, wide * pitch);

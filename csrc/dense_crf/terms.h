@@ -4,9 +4,8 @@
 #include <optional>
 
 #include "diagonal.h"
-#include "lattice_filter.h"
+#include "map.h"
 #include "mean_field.h"
-#include "order.h"
 #include "pairwise.h"
 
 namespace fastseg {
@@ -19,9 +18,10 @@ class Term {
  public:
   // [P]: factors of messages, and what they then have too much of the kept values of their own points. Or nothing.
   std::optional<Tensor> after, self;
+  std::optional<Tensor> kept;  // [P], factors of the values that are kept; of the first term
   virtual ~Term() = default;
-  // The values of a tile are as they will be.
-  virtual void take(int64_t, const T*) {}
+  // The values of a tile are as they will be: a block, its chunks so far apart.
+  virtual void take(int64_t, const T*, int64_t) {}
   // Those of all tiles are.
   virtual void meet(const T*) {}
   // The messages of a tile, [chunks, kTile, pitch].
@@ -58,20 +58,19 @@ class LatticeTerm : public Term<T> {
  public:
   LatticeTerm(const Tensor& like, const T* features, int64_t d, int64_t points, Block block, int64_t slots,
               Normalization norm, bool include_self, const T* kept)
-      : lattice_("dense_crf", like, features, d, points), stride_(stride_of(block, points)), pitch_(block.pitch) {
+      : lattice_("dense_crf", like, features, d, points) {
     if (!include_self) this->self = diagonal_of(lattice_, like);
     const Factors<T> factors(like, sums_of(lattice_, like), this->self, norm, kept);
     lattice_.scale(data<T>(factors.before), data<T>(factors.after));
     filter_.emplace(lattice_, like, block, slots);
   }
 
-  void take(int64_t tile, const T* values) override { filter_->splat(tile, values + tile * kTile * pitch_, stride_); }
+  void take(int64_t tile, const T* values, int64_t stride) override { filter_->splat(tile, values, stride); }
   void meet(const T*) override { filter_->blur(); }
   void give(int64_t slot, int64_t tile, T* messages) override { filter_->slice(slot, tile, messages); }
 
  private:
   Lattice<T> lattice_;
-  int64_t stride_, pitch_;
   std::optional<LatticeFilter<T>> filter_;
 };
 
