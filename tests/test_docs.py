@@ -90,7 +90,8 @@ def test_examples_of_docstrings_run(function: object) -> None:
 @pytest.mark.parametrize("name", ops.__all__)
 def test_every_op_documents_itself(name: str) -> None:
     text = inspect.getdoc(getattr(ops, name)) or ""
-    for section in ("Args:", "Returns:", "Gradient", "Devices:", "Example:"):
+    made = "Attributes:" if inspect.isclass(getattr(ops, name)) else "Returns:"
+    for section in ("Args:", made, "Gradient", "Devices:", "Example:"):
         assert section in text, f"{name} says nothing of {section}"
     for argument in inspect.signature(getattr(ops, name)).parameters:
         assert re.search(rf"^    {argument}:", text, re.MULTILINE), f"{name} does not document {argument}"

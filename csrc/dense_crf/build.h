@@ -24,7 +24,8 @@ template <class T>
 class Lattice {
  public:
   int64_t sides, count, tiles, vertices = 0, reserved = 0;  // reserved: vertices that there is room for
-  Tensor corners, weights, points, shares, ends, tile_rows, row_vertices, vertex_starts, vertex_rows, neighbours;
+  Tensor corners, weights, points, shares, ends, tile_rows, row_vertices, vertex_starts, vertex_rows, neighbours, lines;
+  std::vector<int64_t> line_counts;  // [sides], of vertices in `lines` [sides, vertices]
 
   Lattice(const char* op, const Tensor& like, const T* features, int64_t d, int64_t points)
       : sides(d + 1), count(points), tiles((points + kTile - 1) / kTile) {
@@ -35,6 +36,7 @@ class Lattice {
     const Tensor vertex_keys = number(like, keys, table, rows);
     list_rows(like, rows);
     find_neighbours(like, digits, table, data<int64_t>(vertex_keys));
+    list_lines(like);
   }
 
   Lattice(const Tensor& like, const State<T>& state)
@@ -52,6 +54,7 @@ class Lattice {
       std::copy_n(data<int32_t>(found) + tile * kTile * sides, first[tile + 1] - first[tile],
                   data<int32_t>(row_vertices) + first[tile]);
     list_rows(like, first[tiles]);
+    list_lines(like);
   }
 
   T alpha() const { return T(1.0 / (1.0 + 1.0 / double(int64_t(1) << (sides - 1)))); }
@@ -189,6 +192,25 @@ class Lattice {
     for (int64_t r = 0; r < rows; ++r) ++starts[vertex[r] + 2];
     for (int64_t v = 0; v < vertices; ++v) starts[v + 2] += starts[v + 1];
     for (int64_t r = 0; r < rows; ++r) data<int32_t>(vertex_rows)[starts[vertex[r] + 1]++] = int32_t(r);
+  }
+
+  // The vertices of each axis, line after line, without those that have no neighbour there. The first of a line as ~v.
+  void list_lines(const Tensor& like) {
+    lines = empty(like, {sides, vertices}, ScalarType::Int);
+    line_counts.resize(sides);
+    Ranges(sides, vertices * 8).run([&](int64_t, int64_t b, int64_t e) {
+      for (int64_t axis = b; axis < e; ++axis) {
+        const int32_t* const beside = data<int32_t>(neighbours) + axis * reserved * 2;
+        int32_t *const first = data<int32_t>(lines) + axis * vertices, *to = first;
+        for (int32_t v = 0; v < vertices; ++v) {
+          int32_t next = beside[2 * v + 1];
+          if (beside[2 * v] < vertices || next == vertices || to == first + vertices) continue;
+          *to++ = ~v;
+          for (; next < vertices && to < first + vertices; next = beside[2 * next + 1]) *to++ = next;
+        }
+        line_counts[axis] = to - first;
+      }
+    });
   }
 
   void find_neighbours(const Tensor& like, const Digits& digits, const VertexTable& table, const int64_t* keys) {

@@ -28,6 +28,12 @@ void splat_on(const LatticeValues<T>& p, int64_t tile, const T* block) {
   }
 }
 
+// Asks for a row that will be needed soon.
+template <int C, class T>
+FASTSEG_INLINE void fetch(const T* row) {
+  for (int64_t byte = 0; byte < C * int64_t(sizeof(T)); byte += 64) __builtin_prefetch((const char*)row + byte);
+}
+
 template <int C, class T>
 void collect_on(const LatticeValues<T>& p, int64_t begin, int64_t end) {
   constexpr int32_t kAhead = 12;
@@ -35,23 +41,42 @@ void collect_on(const LatticeValues<T>& p, int64_t begin, int64_t end) {
   for (int64_t v = begin; v < end; ++v) {
     Row<C, T> sum{};
     for (int32_t at = p.vertex_starts[v]; at < p.vertex_starts[v + 1]; ++at) {
-      const T* const later = p.rows + p.vertex_rows[at + kAhead < rows ? at + kAhead : at] * int64_t(C);
-      for (int64_t byte = 0; byte < C * int64_t(sizeof(T)); byte += 64) __builtin_prefetch((const char*)later + byte);
+      fetch<C>(p.rows + p.vertex_rows[at + kAhead < rows ? at + kAhead : at] * int64_t(C));
       sum.add(Row<C, T>::of(p.rows + p.vertex_rows[at] * int64_t(C)));
     }
     sum.to(p.grid + v * C);
   }
 }
 
+// Lines of vertices that follow each other along an axis, in their place: what was before is still in registers. Those
+// that begin within [begin, end) of the list.
 template <int C, class T>
-void blur_on(const LatticeValues<T>& p, int64_t axis, int64_t begin, int64_t end) {
-  const int32_t* const neighbours = p.neighbours + axis * p.reserved * 2;
-  for (int64_t v = begin; v < end; ++v) {
-    auto both = Row<C, T>::of(p.grid + neighbours[2 * v] * int64_t(C));
-    both.add(Row<C, T>::of(p.grid + neighbours[2 * v + 1] * int64_t(C)));
-    auto sum = Row<C, T>::of(p.grid + v * C);
+void blur_on(const LatticeValues<T>& p, const int32_t* line, int64_t count, int64_t begin, int64_t end) {
+  constexpr int64_t kAhead = 8;
+  while (begin < end && line[begin] >= 0) ++begin;
+  Row<C, T> before{}, here{};
+  for (int64_t i = begin; i < count; ++i) {
+    const bool starts = line[i] < 0;
+    if (starts && i >= end) break;
+    if (i + kAhead < count) {
+      const int32_t later = line[i + kAhead];
+      fetch<C>(p.grid + (later < 0 ? ~later : later) * int64_t(C));
+    }
+    const int64_t v = starts ? ~line[i] : line[i];
+    if (starts) {
+      before = Row<C, T>{};
+      here = Row<C, T>::of(p.grid + v * C);
+    }
+    auto both = before;
+    before = here;
+    const bool ends = i + 1 == count || line[i + 1] < 0;
+    if (!ends) {
+      here = Row<C, T>::of(p.grid + line[i + 1] * int64_t(C));
+      both.add(here);
+    }
+    auto sum = before;
     sum.add(both, T(0.5));
-    sum.to(p.blurred + v * C);
+    sum.to(p.grid + v * C);
   }
 }
 
@@ -83,8 +108,8 @@ void collect(const LatticeValues<T>& p, int64_t begin, int64_t end) {
 }
 
 template <class T>
-void blur(const LatticeValues<T>& p, int64_t axis, int64_t begin, int64_t end) {
-  by_pitch(p.pitch, [&](auto pitch) { blur_on<pitch()>(p, axis, begin, end); });
+void blur(const LatticeValues<T>& p, const int32_t* line, int64_t count, int64_t begin, int64_t end) {
+  by_pitch(p.pitch, [&](auto pitch) { blur_on<pitch()>(p, line, count, begin, end); });
 }
 
 template <class T>

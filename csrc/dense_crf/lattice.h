@@ -73,7 +73,7 @@ struct Extent {
 
 template <class T>
 struct LatticeValues {
-  int64_t sides, count, vertices, reserved, pitch;  // pitch: values beside each other
+  int64_t sides, count, vertices, pitch;  // pitch: values beside each other
   const int16_t* corners;
   const T* weights;
   const int16_t* points;
@@ -81,8 +81,7 @@ struct LatticeValues {
   const int16_t* ends;
   const int32_t *tile_rows, *row_vertices;     // [tiles + 1], [rows]
   const int32_t *vertex_starts, *vertex_rows;  // [vertices + 1], [rows]
-  const int32_t* neighbours;                   // [sides, reserved, 2]
-  T *rows, *grid, *blurred;                    // [rows, pitch], [vertices + 1, pitch], of which the last is 0
+  T *rows, *grid;                              // [rows, pitch], [vertices, pitch]
 };
 
 constexpr int64_t kMostChannels = 32;
@@ -99,10 +98,11 @@ struct LatticeKernels {
 
 template <class T>
 struct FilterKernels {
-  void (*splat)(const LatticeValues<T>&, int64_t tile, const T* block);             // [kTile, pitch], onto its rows
-  void (*collect)(const LatticeValues<T>&, int64_t begin, int64_t end);             // vertices
-  void (*blur)(const LatticeValues<T>&, int64_t axis, int64_t begin, int64_t end);  // vertices
-  void (*slice)(const LatticeValues<T>&, int64_t tile, T* local, T* block);         // local [kTile sides, pitch]
+  void (*splat)(const LatticeValues<T>&, int64_t tile, const T* block);  // [kTile, pitch], onto its rows
+  void (*collect)(const LatticeValues<T>&, int64_t begin, int64_t end);  // vertices
+  // Lines [count] of vertices along an axis, in their place: those that begin in [begin, end).
+  void (*blur)(const LatticeValues<T>&, const int32_t* line, int64_t count, int64_t begin, int64_t end);
+  void (*slice)(const LatticeValues<T>&, int64_t tile, T* local, T* block);  // local [kTile sides, pitch]
   // n points, of planes that are `plane` apart, to and from rows of a block.
   void (*load)(const T* values, int64_t plane, int64_t channels, int64_t n, int64_t pitch, T pad, T* block);
   void (*store)(const T* block, int64_t pitch, int64_t channels, int64_t n, int64_t plane, T* out);

@@ -28,14 +28,11 @@ class LatticeFilter {
       : lattice_(lattice),
         block_(block),
         row_count_(lattice.row_vertices.numel() * block.pitch),
-        grid_((lattice.vertices + 1) * block.pitch),
+        grid_(lattice.vertices * block.pitch),
         local_(kTile * lattice.sides * block.pitch),
         rows_(empty(like, {block.chunks * row_count_}, kScalar<T>)),
-        grids_(empty(like, {block.chunks * 2 * grid_}, kScalar<T>)),
-        locals_(empty(like, {slots * local_}, kScalar<T>)) {
-    for (int64_t side = 1; side <= 2 * block.chunks; ++side)
-      std::fill_n(data<T>(grids_) + side * grid_ - block.pitch, block.pitch, T(0));
-  }
+        grids_(empty(like, {block.chunks * grid_}, kScalar<T>)),
+        locals_(empty(like, {slots * local_}, kScalar<T>)) {}
 
   // Values [chunks, n, pitch], chunks `stride` apart.
   void splat(int64_t tile, const T* values, int64_t stride) const {
@@ -44,15 +41,17 @@ class LatticeFilter {
 
   // Adds up the rows of each vertex, and blurs: the axes in the other order for the transposed kernel.
   void blur(bool transposed = false) {
-    const Ranges vertices(lattice_.vertices, block_.pitch * 4);
     for (int64_t c = 0; c < block_.chunks; ++c) {
-      LatticeValues<T> p = chunk(c);
-      if (lattice_.sides % 2) std::swap(p.grid, p.blurred);  // so that the last axis is blurred onto the first grid
-      vertices.run([&](int64_t, int64_t b, int64_t e) { kernels().collect(p, b, e); });
+      const LatticeValues<T> p = chunk(c);
+      Ranges(lattice_.vertices, block_.pitch * 4).run([&](int64_t, int64_t b, int64_t e) {
+        kernels().collect(p, b, e);
+      });
       for (int64_t i = 0; i < lattice_.sides; ++i) {
-        const int64_t axis = transposed ? lattice_.sides - 1 - i : i;
-        vertices.run([&](int64_t, int64_t b, int64_t e) { kernels().blur(p, axis, b, e); });
-        std::swap(p.grid, p.blurred);
+        const int64_t axis = transposed ? lattice_.sides - 1 - i : i, count = lattice_.line_counts[axis];
+        const int32_t* const line = data<int32_t>(lattice_.lines) + axis * lattice_.vertices;
+        Ranges(count, block_.pitch * 4).run([&](int64_t, int64_t b, int64_t e) {
+          kernels().blur(p, line, count, b, e);
+        });
       }
     }
   }
@@ -72,11 +71,9 @@ class LatticeFilter {
 
   LatticeValues<T> chunk(int64_t c) const {
     const Lattice<T>& l = lattice_;
-    T* const grid = data<T>(grids_) + c * 2 * grid_;
     return {l.sides,
             l.count,
             l.vertices,
-            l.reserved,
             block_.pitch,
             data<int16_t>(l.corners),
             data<T>(l.weights),
@@ -87,10 +84,8 @@ class LatticeFilter {
             data<int32_t>(l.row_vertices),
             data<int32_t>(l.vertex_starts),
             data<int32_t>(l.vertex_rows),
-            data<int32_t>(l.neighbours),
             data<T>(rows_) + c * row_count_,
-            grid,
-            grid + grid_};
+            data<T>(grids_) + c * grid_};
   }
 };
 

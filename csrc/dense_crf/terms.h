@@ -28,6 +28,10 @@ class Term {
   virtual void give(int64_t slot, int64_t tile, T* messages) = 0;
 };
 
+// A point whose neighbours weigh less than this share of it all has none: it keeps its message, which is next to
+// nothing.
+constexpr double kAlone = 1e-4;
+
 // Factors of a kernel with these sums of rows and this diagonal; the diagonal becomes that of messages.
 template <class T>
 struct Factors {
@@ -43,7 +47,8 @@ struct Factors {
     const T* const sum = data<T>(sums);
     Ranges(n, 16).run([&](int64_t, int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
-        const T rest = (diagonal ? sum[i] - diagonal[i] : sum[i]) + T(1e-20);
+        T rest = sum[i] + T(1e-20);
+        if (diagonal) rest = sum[i] - diagonal[i] > T(kAlone) * sum[i] ? sum[i] - diagonal[i] : T(1);
         const T factor = T(1) / (norm.before && norm.after ? std::sqrt(rest) : rest);
         b[i] = (norm.before ? factor : T(1)) / (kept ? kept[i] : T(1));
         a[i] = norm.after ? factor : T(1);

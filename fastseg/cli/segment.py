@@ -197,9 +197,10 @@ def _table(rows: list[dict[str, Any]], out: Path, crf: str | None) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
+    refined = f", edges by the CRF of {crf}" if crf else ""
     table = Table(
         box=SIMPLE_HEAD,
-        caption=Text(f"results in {out}{', edges by the CRF of ' + crf if crf else ''}; the first photo of a size pays for setting up the network"),
+        caption=Text(f"results in {out}{refined}; the first photo of a size pays for setting up the network"),
         caption_justify="left",
     )
     table.add_column("photo", overflow="fold")

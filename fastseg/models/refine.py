@@ -17,7 +17,7 @@ def refined_labels(logits: Tensor, image: Tensor, crf: Mapping[str, Any], *, ali
     Args:
         logits: ``[N, C, h, w]``, below the image's resolution or at it.
         image: RGB from 0 to 255, ``[N, H, W, 3]``. The CRF sees it with a longer side of at most 1024 pixels.
-        crf: arguments of :func:`fastseg.ops.dense_crf`, from :func:`fastseg.ops.dense_crf_preset` say.
+        crf: arguments of :func:`fastseg.ops.dense_crf`, of :mod:`fastseg.ops.dense_crf_presets` say.
         align_corners: how logits are resized.
 
     Returns:

@@ -42,7 +42,7 @@ class SegmentationModel(nn.Module):
                 :attr:`preprocess` is applied, or already normalised floats ``[3, H, W]`` or ``[N, 3, H, W]``, which are
                 used as they are.
             crf: arguments of :func:`fastseg.ops.dense_crf`, which then refines the labels of raw images along their
-                edges; :func:`fastseg.ops.dense_crf_preset` has some.
+                edges; :func:`fastseg.ops.dense_crf_presets.dense_crf_preset` has some.
 
         Returns:
             Class indices of the input's size, uint8 ``[H, W]`` or ``[N, H, W]``. The model should be in evaluation
@@ -63,9 +63,9 @@ class SegmentationModel(nn.Module):
         logits = self(self.preprocess(batch) if raw else batch)
         if crf is not None:
             if not raw:
-                raise ValueError("fastseg::predict: crf must be None for images that are prepared: their colours are lost")
-            labels = refined_labels(logits, batch, crf, align_corners=self.align_corners)
-            return labels if image.ndim == 4 else labels[0]
+                raise ValueError("fastseg::predict: crf must be None for images without their colours, got one")
+            refined = refined_labels(logits, batch, crf, align_corners=self.align_corners)
+            return refined if image.ndim == 4 else refined[0]
         labels = ops.upsample_argmax(logits, (height, width), align_corners=self.align_corners)
         assert isinstance(labels, Tensor)  # a pair only where the confidence is asked for
         return labels if image.ndim == 4 else labels[0]

@@ -54,7 +54,7 @@ class DenseCRF(nn.Module):
 
     @classmethod
     def from_preset(cls, name: str, labels: int, **changes: Any) -> "DenseCRF":
-        """A layer that begins with the parameters of :func:`fastseg.ops.dense_crf_preset`, but for some changes."""
+        """A layer that begins with a preset of :mod:`fastseg.ops.dense_crf_presets`, but for some changes."""
         return cls(labels, **{**dense_crf_preset(name), **changes})
 
     def forward(self, logits: Tensor, image: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from .dense_crf import dense_crf
 from .dense_crf_filters import gaussian_filter_2d, permutohedral_filter
 from .dense_crf_lattice import PermutohedralLattice
 from .dense_crf_pairs import gaussian_filter
-from .dense_crf_presets import dense_crf_preset
 from .global_conv import global_conv2d
 from .ksac import ksac_conv2d, ksac_conv2d_train
 from .pyramid_pool import pyramid_pool
@@ -22,7 +21,6 @@ __all__ = [
     "atrous_conv2d",
     "confusion_matrix",
     "dense_crf",
-    "dense_crf_preset",
     "gaussian_filter",
     "gaussian_filter_2d",
     "global_conv2d",

@@ -1,8 +1,6 @@
 """Fully connected CRF: mean-field inference with Gaussian edge potentials."""
 
 import math
-from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import torch
@@ -12,13 +10,13 @@ from .._registry import call, declare, wanted_backend
 from ..reference import dense_crf as reference
 from ..reference.dense_crf_lattice import NORMALIZATIONS
 from ..reference.upsample import memory_format
-from .arguments import brief, check_devices, checked_choice, checked_float, is_differentiated, is_whole
+from .arguments import brief, check_devices, checked_choice, is_differentiated, is_whole
+from .dense_crf_arguments import Numbers, compatibilities_of, deviations_of, floats_of
 from .dense_crf_field import gradients, kernels_of, mean_field, through_softmax
 
 DTYPES = (torch.float32, torch.float64)
 METHODS = ("exact", "lattice")
 OUTPUTS = ("probabilities", "logits", "labels")
-Numbers = float | Sequence[float] | Tensor
 
 
 def dense_crf(
@@ -109,26 +107,25 @@ def dense_crf(
         checked_choice(op, "bilateral", bilateral, METHODS),
     )
     checked_choice(op, "output", output, OUTPUTS)
-    sigma = _deviations(op, "spatial_sigma", spatial_sigma, len(size), unary)
-    sigma_xy = _deviations(op, "bilateral_sigma_xy", bilateral_sigma_xy, len(size), unary)
-    sigma_color = _deviations(op, "bilateral_sigma_color", bilateral_sigma_color, image.shape[1], unary)
+    sigma = deviations_of(op, "spatial_sigma", spatial_sigma, len(size), unary)
+    sigma_xy = deviations_of(op, "bilateral_sigma_xy", bilateral_sigma_xy, len(size), unary)
+    sigma_color = deviations_of(op, "bilateral_sigma_color", bilateral_sigma_color, image.shape[1], unary)
     if bilateral == "lattice" and len(size) + image.shape[1] > 8:
         raise ValueError(f"fastseg::{op}: image must have at most {8 - len(size)} channels on the lattice, got "
                          f"{brief(image)}")  # fmt: skip
-    for kernel, method, parts in (
-        ("spatial", spatial, {"spatial_sigma": sigma}),
-        ("bilateral", bilateral, {"image": image, "bilateral_sigma_xy": sigma_xy, "bilateral_sigma_color": sigma_color}),
-    ):
+    looks_like = {"image": image, "bilateral_sigma_xy": sigma_xy, "bilateral_sigma_color": sigma_color}
+    for method, parts in ((spatial, {"spatial_sigma": sigma}), (bilateral, looks_like)):
         for argument, tensor in parts.items():
             if method == "lattice" and is_differentiated(tensor):
-                raise ValueError(f"fastseg::{op}: {argument} must not require a gradient where {kernel} is 'lattice', "
-                                 f"which has none, got one that does: 'exact' has it")  # fmt: skip
-    tables = _compatibilities(op, compatibility, (spatial_weight, bilateral_weight), labels, unary)
+                raise ValueError(f"fastseg::{op}: {argument} must not require a gradient where its kernel is 'lattice',"
+                                 f" got one that does: 'exact' has a gradient")  # fmt: skip
+    tables = compatibilities_of(op, compatibility, (spatial_weight, bilateral_weight), labels, unary)
     near = reference.positions(size, sigma_xy).to(unary.dtype).unflatten(1, size).expand(n, *[-1] * (len(size) + 1))
     looks = image.to(unary.dtype) / sigma_color.to(unary.dtype).view(-1, *[1] * len(size))
     features = torch.cat([near, looks], 1)
-    floats = sigma if is_differentiated(sigma) else _floats(spatial_sigma, len(size))
-    if output != "labels" and (is_differentiated(features, sigma) or (not recompute and is_differentiated(unary, tables))):
+    floats = sigma if is_differentiated(sigma) else floats_of(spatial_sigma, len(size))
+    in_parts = is_differentiated(features, sigma) or (not recompute and is_differentiated(unary, tables))
+    if in_parts and output != "labels":
         ops = torch.ops.fastseg_reference if wanted_backend() == "reference" else torch.ops.fastseg
         kernels = kernels_of(ops, features, floats, *modes)
         logits = mean_field(unary.flatten(2), kernels, tables, iterations)[0].view(unary.shape)
@@ -136,51 +133,6 @@ def dense_crf(
     floats = floats.tolist() if isinstance(floats, Tensor) else floats  # labels have no gradient
     result: Tensor = call(op, unary, features, floats, tables, iterations, *modes, output)
     return result if output == "labels" or len(size) == 3 else result.contiguous(memory_format=memory_format(unary))
-
-
-def _floats(sigma: Numbers, n: int) -> list[float]:
-    values = sigma.tolist() if isinstance(sigma, Tensor) else sigma
-    return [float(x) for x in values] if isinstance(values, Sequence) else [float(values)] * n
-
-
-def _deviations(op: str, argument: str, sigma: Numbers, n: int, like: Tensor) -> Tensor:
-    """Positive numbers [n] in float64, or one for all; tensors are looked at where they are used."""
-    rule = f"fastseg::{op}: {argument} must be a positive number, or {n} of them"
-    if isinstance(sigma, Tensor):
-        if sigma.shape not in ((), (n,)) or not sigma.is_floating_point():
-            raise ValueError(f"{rule}, got {brief(sigma)}")
-        check_devices(op, like, **{argument: sigma})
-        return sigma.double().expand(n)
-    numbers = list(sigma) if isinstance(sigma, Sequence) and not isinstance(sigma, str) else [sigma] * n
-    if len(numbers) != n or not all(isinstance(x, Real | torch.SymFloat) and 0 < x < math.inf for x in numbers):
-        raise ValueError(f"{rule}, got {sigma!r}")
-    return torch.tensor([float(x) for x in numbers], dtype=torch.float64, device=like.device)
-
-
-def _compatibilities(
-    op: str, compatibility: float | Tensor | None, weights: tuple[float | Tensor, ...], labels: int, like: Tensor
-) -> Tensor:
-    """The matrices [2, C, C] of both kernels: compatibility times weight."""
-    if isinstance(compatibility, Tensor):
-        check_devices(op, like, compatibility=compatibility)
-        if compatibility.shape not in ((), (labels,), (labels, labels)) or not compatibility.is_floating_point():
-            raise ValueError(f"fastseg::{op}: compatibility must be a number, [{labels}] or [{labels}, {labels}], got "
-                             f"{brief(compatibility)}")  # fmt: skip
-        matrix = compatibility.to(like.dtype)
-        matrix = matrix if matrix.dim() == 2 else (-matrix.expand(labels)).diag()
-    else:
-        gain = 1.0 if compatibility is None else checked_float(op, "compatibility", compatibility)
-        matrix = like.new_full((labels,), -gain).diag()
-    tables = []
-    for argument, weight in zip(("spatial_weight", "bilateral_weight"), weights, strict=True):
-        if isinstance(weight, Tensor):
-            check_devices(op, like, **{argument: weight})
-            if weight.shape not in ((), (labels,)) or not weight.is_floating_point():
-                raise ValueError(f"fastseg::{op}: {argument} must be a number or [{labels}], got {brief(weight)}")
-            tables.append(matrix * weight.to(like.dtype))
-        else:
-            tables.append(matrix * checked_float(op, argument, weight))
-    return torch.stack(tables)
 
 
 def _fake(unary: Tensor, *args: Any) -> Tensor:
@@ -192,6 +144,8 @@ def _fake(unary: Tensor, *args: Any) -> Tensor:
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     unary, features, ctx.sigma, tables, ctx.iterations, *ctx.modes, ctx.output = inputs
     ctx.save_for_backward(unary, features, tables)
+    if ctx.output == "labels":
+        ctx.mark_non_differentiable(output)
 
 
 def _backward(ops: Any, ctx: Any, grad: Tensor) -> tuple[Any, ...]:

@@ -1,5 +1,6 @@
 """Mean field of differentiable parts: what the gradient of `dense_crf` is made of."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..reference import dense_crf as reference
-from ..reference.dense_crf_lattice import EPSILON
 
 
 class Filter(Protocol):
@@ -37,8 +37,7 @@ def normalized(apply: Filter, ones: Tensor, normalization: str, diagonal: Tensor
     """A kernel over its sums of rows; ones [N, 1, P]."""
     if normalization == "none":
         return Kernel(apply, None, None, diagonal)
-    sums = apply(ones) + EPSILON
-    sums = sums if diagonal is None else sums - diagonal
+    sums = reference.sums_of(apply, diagonal, ones)
     factors = sums.rsqrt() if normalization == "symmetric" else sums.reciprocal()
     before = factors if normalization in ("before", "symmetric") else None
     return Kernel(apply, before, factors if normalization in ("after", "symmetric") else None, diagonal)
@@ -52,9 +51,9 @@ def smoothness(ops: Any, size: Sequence[int], sigma: Tensor | list[float]) -> Fi
 
     def apply(values: Tensor, transposed: bool = False) -> Tensor:
         n, c, points = values.shape
-        maps = ops.gaussian_filter_2d(values.reshape(n, -1, *size[-2:]), sigma[-2:], "none")
+        maps = ops.gaussian_filter_2d(values.reshape(n, c * math.prod(size[:-2]), *size[-2:]), sigma[-2:], "none")
         if len(size) == 3:  # the first axis, as columns of one map; a deviation of next to nothing keeps the others
-            maps = ops.gaussian_filter_2d(maps.reshape(n, c, size[0], -1), [sigma[0], 1e-3], "none")
+            maps = ops.gaussian_filter_2d(maps.reshape(n, c, size[0], math.prod(size[1:])), [sigma[0], 1e-3], "none")
         return maps.reshape(n, c, points)
 
     return apply
@@ -78,7 +77,7 @@ def kernels_of(
     size, flat = features.shape[2:], features.flatten(2)
     n, _, points = flat.shape
     ones = flat.new_ones(n, 1, points)
-    kernels = []
+    kernels: list[Kernel] = []
     for exact in (spatial == "exact", bilateral == "exact"):
         diagonal = None if include_self else ones
         if not exact:

@@ -20,14 +20,15 @@ class PermutohedralLattice:
         features: [N, d, P], float32 or float64, d from 1 to 8, finite, each already divided by its standard deviation.
 
     Attributes:
-        vertices: int32 [N, P, d + 1], the corners of the simplex around each point, numbered as points first touch them.
+        vertices: int32 [N, P, d + 1], the corners of the simplex around each point, in the order of first touch.
         weights: [N, P, d + 1], barycentric coordinates, dtype of `features`.
         neighbours: int32 [N, d + 1, P (d + 1), 2], the vertex before and behind each one along each axis of the
             lattice, or `count` where there is none.
         count: int64 [N], how many vertices there are: at most P (d + 1), which there is room for.
 
     Memory: 8 (d + 1)^2 + 8 (d + 1) bytes a point (12 in float64), most of which is room that few features need.
-    Gradient, devices, errors, source: as in `permutohedral_filter`.
+    Gradient: of what is filtered, by the transposed kernel; none of the features. Devices: CPU compiled, others through
+    the reference. Errors, source: as in `permutohedral_filter`.
 
     Example:
         >>> lattice = PermutohedralLattice(torch.rand(1, 5, 100) * 4)

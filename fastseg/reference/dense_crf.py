@@ -14,6 +14,7 @@ from .dense_crf_lattice import EPSILON, TRANSPOSED, Lattice, diagonal, filtered,
 from .upsample import memory_format
 
 Filter = Callable[[Tensor], Tensor]  # values [C, P] -> [C, P]
+ALONE = 1e-4
 
 
 def gaussian(size: Sequence[int], sigma: Tensor) -> Filter:
@@ -41,23 +42,35 @@ def on_lattice(of: Lattice, *, transposed: bool = False) -> Filter:
     return lambda values: filtered(values, of, transposed=transposed)
 
 
-def without_self(apply: Filter, diagonal: Tensor) -> Filter:
-    """The same kernel with a diagonal of zeros."""
-    return lambda values: apply(values) - diagonal * values
+def sums_of(apply: Filter, diagonal: Tensor | None, ones: Tensor) -> Tensor:
+    """The sums of rows of a kernel, which it makes of ones, without its diagonal if that is given.
+
+    A point whose neighbours weigh less than `ALONE` of it all has none: it keeps its message, which is next to nothing.
+    """
+    sums = apply(ones)
+    if diagonal is None:
+        return sums + EPSILON
+    rest = sums - diagonal
+    return torch.where(rest > ALONE * sums, rest, torch.ones_like(sums))
 
 
-def normalized(apply: Filter, mode: str, points: int, like: Tensor, transpose: Filter | None = None) -> Filter:
-    """The kernel over its sums of rows: before (K D), after (D K), or half of each (symmetric); or its transpose."""
+def normalized(
+    apply: Filter, mode: str, like: Tensor, transpose: Filter | None = None, diagonal: Tensor | None = None
+) -> Filter:
+    """The kernel over its sums of rows: before (K D), after (D K), or half of each (symmetric); or its transpose.
+
+    A diagonal [P] is taken off the kernel first.
+    """
+    kernel, mode = (transpose, TRANSPOSED[mode]) if transpose else (apply, mode)
+    rest = kernel if diagonal is None else lambda values: kernel(values) - diagonal * values
     if mode == "none":
-        return transpose or apply
-    sums = apply(like.new_ones(1, points)) + EPSILON
-    if transpose:
-        apply, mode = transpose, TRANSPOSED[mode]
+        return rest
+    factors = sums_of(apply, diagonal, torch.ones_like(like[:1])).reciprocal()
     if mode == "before":
-        return lambda values: apply(values / sums)
+        return lambda values: rest(values * factors)
     if mode == "after":
-        return lambda values: apply(values) / sums
-    return lambda values: apply(values * sums.rsqrt()) * sums.rsqrt()
+        return lambda values: rest(values) * factors
+    return lambda values: rest(values * factors.sqrt()) * factors.sqrt()
 
 
 def permutohedral_filter(values: Tensor, features: Tensor, normalization: str, transposed: bool) -> Tensor:
@@ -68,12 +81,12 @@ def permutohedral_filter(values: Tensor, features: Tensor, normalization: str, t
     for v, f in zip(values, features, strict=True):
         on = lattice(f)
         transpose = on_lattice(on, transposed=True) if transposed else None
-        rows.append(normalized(on_lattice(on), normalization, v.shape[1], v, transpose)(v))
+        rows.append(normalized(on_lattice(on), normalization, v, transpose)(v))
     return torch.stack(rows)
 
 
 def permutohedral_lattice(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """features [N, d, P] -> vertices [N, P, d + 1], weights, neighbours [N, d + 1, P (d + 1), 2], how many vertices [N].
+    """features [N, d, P] -> vertices [N, P, d + 1], weights, neighbours [N, d + 1, P (d + 1), 2], their number [N].
 
     There is room for as many vertices as there are corners; beyond those that there are, everything is missing.
     """
@@ -116,7 +129,7 @@ def permutohedral_diagonal(vertices: Tensor, weights: Tensor, neighbours: Tensor
 def gaussian_filter(values: Tensor, features: Tensor) -> Tensor:
     """values [N, C, P], features [N, d, P] -> K values, the sum over all pairs of points."""
     rows = [exact(f)(v) for v, f in zip(values, features, strict=True)]
-    return torch.stack(rows) if rows else values.clone()
+    return torch.stack(rows) if rows else values + 0 * features.sum()
 
 
 def gaussian_filter_gradient(grad: Tensor, values: Tensor, features: Tensor) -> Tensor:
@@ -134,7 +147,7 @@ def gaussian_filter_2d(values: Tensor, sigma: Sequence[float], normalization: st
         return 0 * values
     size, planes = values.shape[2:], values.flatten(0, 1).flatten(1)
     deviation = torch.tensor(sigma, dtype=torch.float64, device=values.device)
-    apply = normalized(gaussian(size, deviation), normalization, planes.shape[1], values)
+    apply = normalized(gaussian(size, deviation), normalization, planes)
     return apply(planes).view(values.shape).contiguous(memory_format=memory_format(values))
 
 
@@ -174,13 +187,12 @@ def dense_crf(
     for u, f in zip(unary.flatten(2), features.flatten(2), strict=True):
         if bilateral == "exact" and not f.isfinite().all():
             raise RuntimeError("fastseg::dense_crf: features must be finite, got NaN or infinity")
-        kernels = []
+        kernels: list[Filter] = []
         for of, method in ((positions(size, deviations).to(f.dtype), spatial), (f, bilateral)):
             on = lattice(of, "dense_crf") if method == "lattice" else None
             kernel = on_lattice(on) if on else gaussian(size, deviations) if not kernels else exact(of)
-            if not include_self:
-                kernel = without_self(kernel, diagonal(on).to(u.dtype) if on else torch.ones_like(u[0]))
-            kernels.append(normalized(kernel, normalization, u.shape[1], u))
+            selves = None if include_self else diagonal(on).to(u.dtype) if on else torch.ones_like(u[0])
+            kernels.append(normalized(kernel, normalization, u, diagonal=selves))
         logits.append(mean_field(u, kernels, compatibility, iterations))
     result = (torch.stack(logits) if logits else -unary.flatten(2)).reshape(unary.shape)
     return result.argmax(1) if output == "labels" else result.softmax(1) if output == "probabilities" else result

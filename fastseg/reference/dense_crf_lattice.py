@@ -6,6 +6,7 @@ Potentials".
 """
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -149,7 +150,7 @@ def diagonal(on: Lattice) -> Tensor:
     sides, _, count = on.neighbours.shape
     beside = torch.cat([on.neighbours, torch.full_like(on.neighbours[..., :1], count)], 2)
     corners = on.vertices.T
-    along = [(beside[:, 1, a] == b).long().argmax(0) for a, b in zip(corners[:-1], corners[1:], strict=True)]
+    along = [(beside[:, 1, a] == b).long().argmax(0) for a, b in pairwise(corners)]
     axes = torch.nn.functional.one_hot(torch.stack(along), sides) if along else corners.new_zeros(0, 0, sides)
 
     def share(start: Tensor, steps: Tensor, end: Tensor) -> Tensor:

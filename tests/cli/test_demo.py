@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from typer.testing import Result
 
-from fastseg.cli import comparison, demo, pictures
+from fastseg.cli import charts, comparison, demo, pictures
 from fastseg.cli.comparison import Contest, compare
 from fastseg.data.formats.images import read_image
 from fastseg.models.deeplab_v3_plus import DeepLabV3Plus
@@ -31,7 +31,8 @@ def test_real_portraits(run: Run, network: DeepLabV3Plus, tmp_path: Path, monkey
     result = run("demo", "-o", tmp_path / "out", "--seconds", 0)
     assert result.exit_code == 0 and "labels equal: " in result.stdout
     assert "left out, because this machine is busy or slow" in result.stdout
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["astronaut.png", "grace_hopper.png", "stages.png"]
+    names = ["astronaut.png", "astronaut_crf.png", "grace_hopper.png", "grace_hopper_crf.png", "stages.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
     photo = next(path for title, path in demo._portraits(None) if title == "grace_hopper")
     image = read_image(photo)
     height, width = image.shape[:2]
@@ -94,3 +95,12 @@ def test_without_portraits_or_with_one(run: Run, monkeypatch: pytest.MonkeyPatch
     result = run("demo", "-o", tmp_path / "out")
     assert result.exit_code == 2 and "no portrait found" in result.stderr
     assert "ghost: skipped, because no_such_package is not installed" in result.stdout
+
+
+def test_the_close_up_is_where_most_labels_changed() -> None:
+    changed = np.zeros((60, 90), bool)
+    changed[2, 3] = True
+    changed[33:41, 61:75] = True
+    top, left, side = charts.busiest(changed)
+    assert side == 20 and changed[top : top + side, left : left + side].sum() == 8 * 14
+    assert charts.busiest(np.zeros((4, 4), bool)) == (0, 0, 1)

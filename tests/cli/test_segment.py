@@ -12,7 +12,9 @@ from typer.testing import Result
 
 from fastseg.cli import pictures
 from fastseg.data.formats.images import read_image
+from fastseg.models import refine
 from fastseg.models.deeplab_v3_plus import DeepLabV3Plus
+from fastseg.ops.dense_crf_presets import dense_crf_preset
 
 Run = Callable[..., Result]
 
@@ -110,7 +112,7 @@ def test_a_photo_that_does_not_fit_into_memory(
 ) -> None:
     predict = network.predict
 
-    def starved(image: torch.Tensor) -> torch.Tensor:
+    def starved(image: torch.Tensor, crf: None) -> torch.Tensor:
         if image.shape[1] == 60:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
         return predict(image)
@@ -119,6 +121,46 @@ def test_a_photo_that_does_not_fit_into_memory(
     result = run("segment", *photos, "-o", tmp_path / "out")
     assert result.exit_code == 2 and result.stderr == f"error: {photos[0]}: does not fit into memory\n"
     assert (tmp_path / "out" / "two.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "preset"),
+    [
+        (["--crf"], "pydensecrf_readme"),
+        (["--crf", "--labels"], "pydensecrf_readme"),
+        (["--crf", "deeplab_vgg"], "deeplab_vgg"),
+        (["--crf=crfrnn"], "crfrnn"),
+    ],
+)
+def test_crf(
+    run: Run, network: DeepLabV3Plus, photos: list[Path], tmp_path: Path, words: list[str], preset: str
+) -> None:
+    # A word after --crf that names no preset is what it would be without: an option, or a photo.
+    result = run("segment", *words, photos[0], "-o", tmp_path / "out", "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0 and report["crf"] == preset and len(report["images"]) == 1
+    labels, image = index(tmp_path / "out" / "one.png"), torch.from_numpy(read_image(photos[0]))
+    np.testing.assert_array_equal(labels, network.predict(image, dense_crf_preset(preset)).numpy())
+    assert (labels != network.predict(image).numpy()).any(), "the CRF must change something"
+    assert f"edges by the CRF of {preset}" in " ".join(run("segment", *words, photos[0], "-o", tmp_path).stdout.split())
+
+
+def test_crf_of_no_preset(run: Run, photos: list[Path], tmp_path: Path) -> None:
+    result = run("segment", "--crf=best", photos[0], "-o", tmp_path / "out")
+    assert result.exit_code == 2 and result.stderr.startswith("error: --crf best: must be one of deeplab_vgg, ")
+
+
+def test_a_large_photo_is_refined_at_a_size_of_its_own(
+    network: DeepLabV3Plus, monkeypatch: pytest.MonkeyPatch, photos: list[Path]
+) -> None:
+    monkeypatch.setattr(refine, "SIDE", 30)
+    image = torch.from_numpy(read_image(photos[0]))
+    labels = network.predict(image, dense_crf_preset("crfrnn"))
+    assert labels.shape == image.shape[:2] and labels.dtype == torch.uint8
+    batch = network.predict(torch.stack([image, image.flip(1)]), dense_crf_preset("crfrnn"))
+    assert torch.equal(batch[0], labels)
+    with pytest.raises(ValueError, match="fastseg::predict: crf must be None"):
+        network.predict(image.permute(2, 0, 1).float(), dense_crf_preset("crfrnn"))
 
 
 def test_pixel_limit(run: Run, photos: list[Path], tmp_path: Path) -> None:

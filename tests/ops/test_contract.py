@@ -28,9 +28,12 @@ ONCE = (
     "ksac_fuse_backward",
     "prepack_atrous_weight",
     "aspp_conv2d",
+    "gaussian_filter_gradient",
+    "permutohedral_lattice",
+    "permutohedral_diagonal",
 )
 # Ops of which PyTorch computes a part, a mean or a gradient's sum for example, that Inductor adds up in another order.
-COMPOSED = ("ksac_conv2d_train", "aspp_conv2d", "separable_atrous_conv2d")
+COMPOSED = ("ksac_conv2d_train", "aspp_conv2d", "separable_atrous_conv2d", "dense_crf")
 
 
 @pytest.fixture(autouse=True, params=["auto", "reference"])

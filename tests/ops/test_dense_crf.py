@@ -86,7 +86,7 @@ def test_a_line_has_four_vertices_in_the_order_of_its_points() -> None:
 def test_mean_field(mode: str) -> None:
     u, f = unary(), torch.tensor(LINE, dtype=torch.float64)
     native = lambda v: ops.permutohedral_filter(v[None], f[None], normalization=mode)[0]  # noqa: E731
-    exact = reference.normalized(reference.exact(f), mode, 3, u)
+    exact = reference.normalized(reference.exact(f), mode, u)
     for apply, right in zip((exact, native), FIELDS[mode], strict=True):
         for iterations, q in zip((1, 5), right, strict=True):
             got = reference.mean_field(u, [apply], POTTS, iterations).softmax(0)[0]
@@ -96,7 +96,7 @@ def test_mean_field(mode: str) -> None:
 @pytest.mark.parametrize("mode", GRADIENTS)
 def test_gradient_of_mean_field(mode: str) -> None:
     u, weight = unary().requires_grad_(), torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
-    apply = reference.normalized(reference.exact(torch.tensor(LINE, dtype=torch.float64)), mode, 3, u)
+    apply = reference.normalized(reference.exact(torch.tensor(LINE, dtype=torch.float64)), mode, u)
     total = reference.mean_field(u, [apply], weight * POTTS, 2).softmax(0)[0].sum()
     to_u, to_weight = torch.autograd.grad(total, (u, weight))
     loss, right, right_weight = GRADIENTS[mode]

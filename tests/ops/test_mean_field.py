@@ -1,17 +1,26 @@
-"""What holds for any dense CRF: of the reference, which the kernels will be judged by."""
+"""What holds for any dense CRF, with every kernel it can have."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastseg.reference.dense_crf import dense_crf
+import fastseg
+from fastseg import ops
 from fastseg.reference.dense_crf_lattice import NORMALIZATIONS
 
 SHAPE = (2, 3, 5, 6)
 KERNELS = st.sampled_from(["exact", "lattice"])
+
+
+@pytest.fixture(autouse=True, scope="module", params=["auto", "reference"])
+def side(request: pytest.FixtureRequest) -> Iterator[str]:
+    with fastseg.backend(request.param):
+        yield request.param
 
 
 def problem(seed: int) -> tuple[Tensor, Tensor]:
@@ -20,24 +29,17 @@ def problem(seed: int) -> tuple[Tensor, Tensor]:
     return torch.rand(SHAPE, generator=g).double() * 3, torch.rand(2, 2, 5, 6, generator=g).double() * 4
 
 
-def table(*weights: float) -> Tensor:
-    return -torch.eye(3, dtype=torch.float64) * torch.tensor(weights).double()[:, None, None]
-
-
 def run(unary: Tensor, image: Tensor, **changes: Any) -> Tensor:
     """Q after three iterations."""
     options: dict[str, Any] = {
-        "compatibility": table(1.5, 2.0),
-        "spatial_sigma": torch.tensor([1.0, 1.5]).double(),
-        "bilateral_sigma": torch.tensor([3.0, 4.0]).double(),
-        "color_sigma": torch.tensor([1.0, 0.5]).double(),
+        "spatial_weight": 1.5,
+        "bilateral_weight": 2.0,
+        "spatial_sigma": (1.0, 1.5),
+        "bilateral_sigma_xy": (3.0, 4.0),
+        "bilateral_sigma_color": (1.0, 0.5),
         "iterations": 3,
-        "normalization": "symmetric",
-        "include_self": True,
-        "spatial": "exact",
-        "bilateral": "lattice",
     }
-    return dense_crf(unary, image, **{**options, **changes}).softmax(1)
+    return ops.dense_crf(unary, image, **{**options, **changes})
 
 
 def same(a: Tensor, b: Tensor) -> None:
@@ -54,18 +56,20 @@ def test_labels_and_offsets(seed: int, spatial: str, bilateral: str, mode: str, 
     same(run(unary[:, order], image, **options), q[:, order])
     same(run(unary + unary[:, :1] * 7, image, **options), q)
     same(run(unary[1:], image[1:], **options), q[1:])
-    full = table(1.5, 2.0) + torch.tensor([1.5, 2.0]).double()[:, None, None]  # w (1 - I)
-    if mode == "after":  # where messages of all labels sum to one
-        same(run(unary, image, compatibility=full, **options), q)
+    potts = -torch.eye(3).double()
+    same(run(unary, image, compatibility=potts, **options), q)
+    same(run(unary, image, compatibility=torch.ones(3), **options), q)
+    if mode == "after" and include_self:  # where messages of all labels sum to one
+        same(run(unary, image, compatibility=1 + potts, **options), q)
 
 
 @given(st.integers(0, 99), KERNELS)
 def test_nothing_to_do(seed: int, bilateral: str) -> None:
     unary, image = problem(seed)
     right = (-unary).softmax(1)
-    same(run(unary, image, compatibility=table(0.0, 0.0), bilateral=bilateral), right)
+    same(run(unary, image, compatibility=0.0, bilateral=bilateral), right)
     same(run(unary, image, iterations=0, bilateral=bilateral), right)
-    one = run(unary[:, :1], image, compatibility=torch.ones(2, 1, 1).double(), bilateral=bilateral)
+    one = run(unary[:, :1], image, bilateral=bilateral)
     same(one, torch.ones_like(one))
 
 
@@ -79,9 +83,8 @@ def test_a_flipped_image(seed: int, include_self: bool) -> None:
 @given(st.integers(0, 99))
 def test_a_constant_image_only_smooths(seed: int) -> None:
     unary, image = problem(seed)
-    sigma = torch.tensor([3.0, 4.0]).double()
-    alike = run(unary, torch.full_like(image, 0.3), compatibility=table(0.0, 2.0), bilateral="exact")
-    same(run(unary, image, compatibility=table(2.0, 0.0), spatial_sigma=sigma), alike)
+    alike = run(unary, torch.full_like(image, 0.3), spatial_weight=0.0, bilateral="exact")
+    same(run(unary, image, spatial_weight=2.0, bilateral_weight=0.0, spatial_sigma=(3.0, 4.0)), alike)
 
 
 def test_a_pixel_alone_has_no_neighbour() -> None:
@@ -95,11 +98,10 @@ def test_a_pixel_alone_has_no_neighbour() -> None:
 def test_volumes() -> None:
     g = torch.Generator().manual_seed(1)
     unary, image = torch.rand(1, 2, 3, 4, 5, generator=g).double(), torch.rand(1, 1, 3, 4, 5, generator=g).double()
-    sigma = torch.tensor([2.0, 1.0, 1.5]).double()
-    options = {"spatial_sigma": sigma, "bilateral_sigma": sigma, "color_sigma": torch.ones(1).double()}
-    potts = -torch.eye(2, dtype=torch.float64).expand(2, 2, 2)
-    q = run(unary, image, compatibility=potts, bilateral="exact", **options)
+    sigma = (2.0, 1.0, 1.5)
+    options: dict[str, Any] = {"spatial_sigma": sigma, "bilateral_sigma_xy": sigma, "bilateral_sigma_color": 1.0}
+    q = run(unary, image, bilateral="exact", **options)
     # The axes may change places, with their deviations.
-    turned = {**options, "spatial_sigma": sigma.flip(0), "bilateral_sigma": sigma.flip(0)}
-    back = run(unary.transpose(2, 4), image.transpose(2, 4), compatibility=potts, bilateral="exact", **turned)
+    turned = {**options, "spatial_sigma": sigma[::-1], "bilateral_sigma_xy": sigma[::-1]}
+    back = run(unary.transpose(2, 4), image.transpose(2, 4), bilateral="exact", **turned)
     same(back.transpose(2, 4), q)

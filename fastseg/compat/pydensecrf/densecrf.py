@@ -1,6 +1,7 @@
 """Dense CRFs of one image: `pydensecrf.densecrf`, on several threads.
 
-Numbers are those of pydensecrf to 1e-5 in the logits: the lattice for every kernel, in float32. Matrices are NumPy arrays.
+Numbers are those of pydensecrf to 1e-5 in the logits: the lattice for every kernel, in float32. Matrices are NumPy
+arrays.
 """
 
 from collections.abc import Sequence
@@ -175,7 +176,7 @@ class DenseCRF2D(DenseCRF):
         normalization: NormalizationType = NORMALIZE_SYMMETRIC,
     ) -> None:
         """Add the smoothness kernel; sxy are its deviations along x and y in pixels."""
-        x, y = (sxy, sxy) if isinstance(sxy, Real) else map(float, sxy)  # type: ignore[misc, arg-type]
+        x, y = (sxy, sxy) if isinstance(sxy, Real) else map(float, sxy)  # type: ignore[arg-type]
         self._add(self._positions(sxy), compat, kernel, normalization, (float(y), float(x)))
 
     def inference(self, niter: int) -> Array:
@@ -246,4 +247,5 @@ def _table(compat: float | Array, labels: int) -> Array:
     table = _floats(compat, dims)
     if table.shape != (labels,) * dims:
         raise ValueError(f"Bad shape for label compatibility (Need {(labels,) * dims}, got {table.shape})")
-    return np.diag(table) if dims == 1 else (table + table.T) / 2
+    both: Array = np.diag(table) if dims == 1 else (table + table.T) / np.float32(2)
+    return both

@@ -1,6 +1,7 @@
 """Rows of the dense CRF: filters with Gaussian kernels."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,18 +74,24 @@ def smoothed(shape: tuple[int, int, int, int], sigma: float | tuple[float, float
     return make
 
 
+def pictures(n: int, size: int, seed: int) -> Tensor:
+    """Smooth pictures with some noise, in grey levels."""
+    rough = torch.rand(n, 3, 6, 6, generator=generator(seed), dtype=torch.float64)
+    smooth = torch.nn.functional.interpolate(rough, (size, size), mode="bicubic").clamp(0, 1) * 255
+    noise = torch.randn(smooth.shape, generator=generator(seed + 1), dtype=torch.float64)
+    return (smooth + 0.5 * noise).round().clamp(0, 255)
+
+
 def photo(channels: int, sigma: float, color_sigma: float) -> Make:
     """Features of 512 x 512 pixels of a smooth picture with some noise: 16,406 vertices at deviations of 80 pixels
     and 13 grey levels, 260,222 at 67 and 3."""
 
     def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
         values = logits((1, channels, 512, 512), "noise", seed).flatten(2)
-        rough = torch.rand(1, 3, 6, 6, generator=generator(seed), dtype=torch.float64)
-        smooth = torch.nn.functional.interpolate(rough, (512, 512), mode="bicubic").clamp(0, 1) * 255
-        picture = (smooth + 0.5 * torch.randn(smooth.shape, generator=generator(seed + 1), dtype=torch.float64)).round()
+        picture = pictures(1, 512, seed)
         at = torch.arange(512, dtype=torch.float64) / sigma
         place = torch.stack([at.expand(512, 512), at[:, None].expand(512, 512)])[None]
-        features = torch.cat([place, picture.clamp(0, 255) / color_sigma], 1).flatten(2)
+        features = torch.cat([place, picture / color_sigma], 1).flatten(2)
         tensors = [x.to(dtype=dtype, device=device) for x in (values, features)]
         return tuple(with_layout(x, layout) for x in tensors), {"normalization": "symmetric"}
 
@@ -140,4 +147,119 @@ def _gaussian_rows() -> Iterator[Case]:
     yield row("voc", smoothed((1, 21, 512, 512), 3.0, "symmetric"), "bench", "paper", "heavy", op=op)
 
 
-CASES: tuple[Case, ...] = (*_rows(), *_gaussian_rows())
+# Name, N, C, d, P, tag. 64 points meet a vector of others at a time, with 4 channels, of up to 32 in a chunk.
+PAIRS: tuple[tuple[str, int, int, int, int, str], ...] = (
+    ("square", 2, 5, 3, 70, "smoke"),
+    ("one_channel", 1, 1, 2, 19, "odd"),
+    ("c33", 1, 33, 4, 65, "odd"),
+    ("c70", 1, 70, 1, 33, ""),
+    ("d12", 1, 9, 12, 128, ""),
+    ("point", 2, 3, 5, 1, "degenerate"),
+    ("no_points", 2, 3, 5, 0, "degenerate"),
+    ("no_batch", 0, 3, 5, 7, "degenerate"),
+)
+
+
+def _pair_rows() -> Iterator[Case]:
+    for name, n, channels, d, points, tag in PAIRS:
+        made = filtered(n, channels, d, points, mode="none")
+        tags = frozenset(filter(None, [tag]))
+        yield Case("gaussian_filter", name, made, (0, 1), tags, DTYPES, terms=points_of, summands=points_of)
+    for mode in NORMALIZATIONS:
+        yield row(mode, filtered(2, 3, 3, 40, mode=mode), "odd" if mode == "after" else "", op="gaussian_filter")
+
+
+# Name, (N, C, size), F, iterations, options, tag. Tiles of pixels are 16 high and 32 wide, and cut into 512 points.
+FIELDS: tuple[tuple[str, tuple[int, ...], int, int, dict[str, Any], str], ...] = (
+    ("square", (2, 5, 9, 11), 3, 2, {"include_self": False}, "smoke"),
+    ("tiles", (1, 3, 35, 70), 3, 3, {}, "odd"),
+    ("on_lattices", (1, 4, 20, 37), 3, 3, {"spatial": "lattice"}, "odd"),
+    ("exact", (2, 3, 8, 13), 2, 3, {"bilateral": "exact"}, "odd"),
+    ("with_self", (1, 6, 18, 33), 3, 3, {}, "odd"),
+    ("without_self_on_lattices", (1, 5, 17, 19), 1, 3, {"include_self": False, "spatial": "lattice"}, ""),
+    ("without_self_exact", (2, 4, 6, 9), 3, 3, {"include_self": False, "bilateral": "exact"}, ""),
+    ("labels_33", (1, 33, 10, 12), 3, 2, {}, ""),
+    ("labels_70", (1, 70, 6, 9), 3, 2, {"include_self": False, "bilateral": "exact"}, ""),
+    ("labels_24", (1, 24, 9, 10), 3, 2, {"spatial": "lattice"}, ""),
+    ("labels_8", (1, 8, 7, 34), 2, 2, {}, ""),
+    ("labels_2", (2, 2, 33, 17), 3, 3, {}, ""),
+    ("one_label", (1, 1, 7, 8), 3, 2, {}, "degenerate"),
+    ("volume", (2, 3, 4, 6, 7), 1, 2, {"spatial_sigma": (0.8, 1.5, 2.0)}, "odd"),
+    ("volume_on_lattices", (1, 2, 3, 5, 9), 1, 2, {"spatial": "lattice"}, ""),
+    ("row", (1, 3, 1, 90), 3, 2, {}, ""),
+    ("column", (1, 3, 90, 1), 3, 2, {}, ""),
+    ("pixel", (2, 3, 1, 1), 3, 2, {"include_self": False}, "degenerate"),
+    ("far", (1, 3, 6, 40), 1, 2, {"spatial_sigma": 30.0}, ""),
+    ("near", (1, 3, 21, 40), 1, 2, {"spatial_sigma": 0.05}, ""),
+    ("no_iterations", (1, 3, 6, 7), 3, 0, {}, "degenerate"),
+    ("no_rows", (1, 3, 0, 7), 3, 2, {}, "degenerate"),
+    ("no_batch", (0, 3, 6, 7), 3, 2, {}, "degenerate"),
+)
+
+
+def field(shape: tuple[int, ...], features: int, iterations: int, full: bool = False, **options: Any) -> Make:
+    """Arguments (energies, image), and weights that leave logits of some units."""
+
+    def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
+        n, labels, *size = shape
+        noise = torch.randn(shape, generator=generator(seed), dtype=torch.float64)
+        image = torch.rand(n, features, *size, generator=generator(seed + 1), dtype=torch.float64) * 3
+        scale = 0.05 if options.get("normalization") == "none" else 1.0
+        kwargs = {"spatial_sigma": 1.5, "bilateral_sigma_xy": 6.0, "bilateral_sigma_color": 0.8, "output": "logits"}
+        kwargs |= {"spatial_weight": 1.5 * scale, "bilateral_weight": 2.0 * scale, "iterations": iterations}
+        if full:
+            table = torch.randn(labels, labels, generator=generator(seed + 2), dtype=torch.float64) / labels**0.5
+            kwargs["compatibility"] = table.to(dtype=dtype, device=device)
+        tensors = tuple(x.to(dtype=dtype, device=device) for x in (noise, image))
+        laid_out = layout if len(size) == 2 else "contiguous"
+        return tuple(with_layout(x, laid_out) for x in tensors), kwargs | options
+
+    return make
+
+
+def portrait(labels: int, sigma: float, color_sigma: float, weight: float, iterations: int, **options: Any) -> Make:
+    """512 x 512 pixels of a smooth picture with some noise, as `photo` has them; scores as a network's."""
+
+    def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
+        n, size = options.get("n", 1), options.get("size", 512)
+        unary = -logits((n, labels, size, size), "smooth", seed).log_softmax(1)
+        tensors = [x.to(dtype=dtype, device=device) for x in (unary, pictures(n, size, seed + 1))]
+        kwargs = {"iterations": iterations, "spatial_sigma": 3.0, "spatial_weight": 3.0, "bilateral_sigma_xy": sigma}
+        kwargs |= {"bilateral_sigma_color": color_sigma, "bilateral_weight": weight}
+        kwargs["spatial"] = options.get("spatial", "lattice")
+        return tuple(with_layout(x, layout) for x in tensors), kwargs
+
+    return make
+
+
+def _field_rows() -> Iterator[Case]:
+    def field_row(name: str, make: Make, *tags: str, grad: tuple[int | str, ...] = (0,)) -> Case:
+        chosen = frozenset(filter(None, tags))
+        # The gradient multiplies by matrices, and adds up in torch; test_mean_field.py compares threads' results.
+        sums: dict[str, Any] = {"terms": points_of, "summands": points_of, "pixels": lambda _: 1, "gemm": bool(grad)}
+        return Case("dense_crf", name, make, grad, chosen, DTYPES, **sums)
+
+    for name, shape, features, iterations, options, tag in FIELDS:
+        yield field_row(name, field(shape, features, iterations, **options), tag)
+    for mode in NORMALIZATIONS:
+        yield field_row(mode, field((1, 3, 7, 9), 3, 2, normalization=mode))
+    for name, extra in {"": {}, "_without_self": {"include_self": False}}.items():
+        for labels in (4, 40):
+            made = field((1, labels, 6, 20), 2, 2, full=True, bilateral="exact", **extra)
+            yield field_row(f"matrix_{labels}{name}", made, "odd" * (labels == 4), grad=(0, "compatibility"))
+    yield field_row("probabilities", field((2, 5, 6, 7), 3, 2, output="probabilities"), "odd")
+    yield field_row("kept", field((1, 3, 6, 7), 3, 2, recompute=False), "")
+    yield field_row("by_image", field((1, 3, 4, 5), 2, 2, bilateral="exact"), "", grad=(0, 1))
+    yield field_row("labels", field((2, 5, 20, 40), 3, 2, output="labels"), "odd", grad=())
+    for name, make in {
+        "voc_80_13": portrait(21, 80.0, 13.0, 10.0, 10),
+        "voc_80_13_exact": portrait(21, 80.0, 13.0, 10.0, 10, spatial="exact"),
+        "voc_80_13_built": portrait(2, 80.0, 13.0, 10.0, 0),
+        "voc_67_3": portrait(21, 67.0, 3.0, 4.0, 5),
+        "binary_80_13": portrait(2, 80.0, 13.0, 10.0, 10),
+        "voc_batch": portrait(21, 80.0, 13.0, 10.0, 10, n=8, size=321),
+    }.items():
+        yield field_row(name, make, "bench", "paper", "heavy")
+
+
+CASES: tuple[Case, ...] = (*_rows(), *_gaussian_rows(), *_pair_rows(), *_field_rows())
