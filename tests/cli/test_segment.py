@@ -142,7 +142,9 @@ def test_crf(
     labels, image = index(tmp_path / "out" / "one.png"), torch.from_numpy(read_image(photos[0]))
     np.testing.assert_array_equal(labels, network.predict(image, dense_crf_preset(preset)).numpy())
     assert (labels != network.predict(image).numpy()).any(), "the CRF must change something"
-    assert f"edges by the CRF of {preset}" in " ".join(run("segment", *words, photos[0], "-o", tmp_path).stdout.split())
+    assert f"edges by the CRF of {preset}" in " ".join(
+        run("segment", *words, photos[0], "-o", tmp_path / "on").stdout.split()
+    )
 
 
 def test_crf_of_no_preset(run: Run, photos: list[Path], tmp_path: Path) -> None:
