@@ -12,19 +12,22 @@ void splat_on(const LatticeValues<T>& p, int64_t tile, const T* block) {
   const int64_t first = tile * kTile * p.sides;
   const int16_t *const points = p.points + first, *const ends = p.ends + first;
   const T* const shares = p.shares + first;
+  T* const rows = p.rows + p.tile_rows[tile] * int64_t(C);
+  const int64_t count = p.tile_rows[tile + 1] - p.tile_rows[tile];
   int64_t at = 0;
-  for (int64_t r = 0; r < p.tile_rows[tile + 1] - p.tile_rows[tile]; ++r) {
+  for (int64_t r = 0; r < count; ++r) {
     Row<C, T> sum{}, other{};  // two, so that one need not wait for the other
-    for (; at + 1 < ends[r]; at += 2) {
+    const int64_t end = ends[r];
+    for (; at + 1 < end; at += 2) {
       sum.add(Row<C, T>::of(block + points[at] * int64_t(C)), shares[at]);
       other.add(Row<C, T>::of(block + points[at + 1] * int64_t(C)), shares[at + 1]);
     }
-    if (at < ends[r]) {
+    if (at < end) {
       sum.add(Row<C, T>::of(block + points[at] * int64_t(C)), shares[at]);
       ++at;
     }
     sum.add(other);
-    sum.to(p.rows + (p.tile_rows[tile] + r) * C);
+    sum.to(rows + r * C);
   }
 }
 

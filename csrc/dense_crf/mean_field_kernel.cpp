@@ -127,7 +127,8 @@ FASTSEG_INLINE void exponentials(T* x, int64_t n) {
 
 // All of a point's values stay in registers.
 template <int C, class T>
-void settle_one(const Settle<T>& p) {
+void settle_one(const Settle<T>& given) {
+  const Settle<T> p = given;  // which no store can change
   for (int64_t i = 0; i < p.n; ++i) {
     auto row = logits_of<C>(p, i, 0);
     const T most = row.most();
@@ -139,7 +140,8 @@ void settle_one(const Settle<T>& p) {
 }
 
 template <int C, class T>
-void settle_on(const Settle<T>& p) {
+void settle_on(const Settle<T>& given) {
+  const Settle<T> p = given;
   constexpr int64_t kPoints = 16;  // at a time
   Row<C, T> row[kMostChunks];
   for (int64_t first = 0; first < p.n; first += kPoints) {
@@ -180,7 +182,7 @@ void logits(const Settle<T>& p) {
 
 template <class T>
 void settle(const Settle<T>& p) {
-  by_pitch(p.pitch, [&](auto pitch) { p.chunks == 1 && pitch() > 4 ? settle_one<pitch()>(p) : settle_on<pitch()>(p); });
+  by_pitch(p.pitch, [&](auto pitch) { p.chunks == 1 ? settle_one<pitch()>(p) : settle_on<pitch()>(p); });
 }
 
 template <class T>
