@@ -7,6 +7,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from fastseg.testing import FLOATS, Case
+from fastseg.testing.bed import cpu_bed
 from fastseg.testing.bench import best_rival, measure_row
 from fastseg.testing.case import stem_of
 from fastseg.testing.contenders import OURS, contender
@@ -29,8 +30,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def versus(request: pytest.FixtureRequest, benchmark: BenchmarkFixture) -> Callable[..., None]:
     """Measure one row of the table against its rivals and record it under its stem."""
 
-    def run(case: Case, mode: str, layout: str) -> None:
-        rows = measure_row(case, mode, layout=layout, seconds=request.config.getoption("--bench-seconds"))
+    def run(case: Case, mode: str, layout: str, threads: int) -> None:
+        seconds = request.config.getoption("--bench-seconds")
+        rows = measure_row(case, mode, bed=cpu_bed(threads), layout=layout, seconds=seconds)
         RESULTS.mkdir(exist_ok=True)
         store(RESULTS / f"{stem_of(case.op)}.jsonl", rows)
         rival = best_rival(rows)

@@ -9,6 +9,7 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ def _contest(row: Row) -> tuple[Any, ...]:
 
 
 def goal_of(row: Row) -> Goal | None:
-    """What is promised of a row."""
-    return find_goal(row["op"], row["case"], row["mode"])
+    """What is promised of a row: of those on two threads."""
+    return find_goal(row["op"], row["case"], row["mode"]) if row["threads"] == 2 else None
 
 
 def speedup(group: Sequence[Row]) -> float:
@@ -59,17 +60,19 @@ def speedup(group: Sequence[Row]) -> float:
 
 
 def peaks(group: Sequence[Row]) -> tuple[float, float] | None:
-    """Peak memory of eager and of ours in MiB, where both were measured."""
+    """Peak memory of eager, or of the library in its place, and of ours in MiB, where both were measured."""
     found = {row["backend"]: row["peak_mib"] for row in group if row["peak_mib"] is not None}
-    return (found["eager"], found[OURS]) if {"eager", OURS} <= found.keys() else None
+    theirs = [mib for name, mib in found.items() if name != OURS]
+    return (found.get("eager", theirs[0]), found[OURS]) if theirs and OURS in found else None
 
 
 def missing(rows: Sequence[Row]) -> list[str]:
     """Rows that a goal speaks of and that were not measured."""
-    groups = {tuple(g[0][k] for k in ("op", "mode", "case", "layout")): g for g in contests(rows)}
+    groups = {tuple(str(g[0][k]) for k in ("op", "mode", "case", "layout", "threads")): g for g in contests(rows)}
     lacking = []
     for goal in GOALS:
-        for key in [(goal.op, goal.mode, case.id, layout) for case in goal.cases() for layout in goal.layouts]:
+        for case, layout, threads in product(goal.cases(), goal.layouts, goal.threads):
+            key = goal.op, goal.mode, case.id, layout, str(threads)
             if key not in groups:
                 lacking.append(" ".join(key))
             elif goal.memory is not None and peaks(groups[key]) is None:
@@ -85,8 +88,9 @@ def verdict(goal: Goal | None, reached: float) -> str:
 
 
 def name_of(row: Row) -> str:
-    """Case and, where it is not the usual one, layout."""
-    return str(row["case"]) + ("" if row["layout"] == "contiguous" else f" {row['layout']}")
+    """Case and, where they are not the usual ones, layout and threads."""
+    layout = "" if row["layout"] == "contiguous" else f" {row['layout']}"
+    return f"{row['case']}{layout}" + (", one thread" if row["threads"] == 1 else "")
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -106,9 +110,10 @@ def table(rows: Sequence[Row]) -> str:
     dirty = ", some from a dirty tree" if any(row["dirty"] for row in rows) else ""
     where = "; ".join(sorted({f"{group[0]['cpu']} ({group[0]['isa']})" for group in contests(rows)}))
     head = (
-        f"Float32, {first['threads']} threads, {where}, torch {first['torch']}{dirty}. Times in ms: medians, and "
+        f"Float32, two threads or as is said, {where}, torch {first['torch']}{dirty}. Times in ms: medians, and "
         "p20-p80 in brackets; the rival is the fastest of eager, eager channels_last, torch.compile and, for the "
-        "confusion matrix, torchmetrics, measured in turns with ours; of a model, as `fastseg profile` times it, the "
+        "confusion matrix, torchmetrics, measured in turns with ours; of the CRF it is pydensecrf2, which "
+        "has one thread; of a model, as `fastseg profile` times it, the "
         "same weights in plain layers. `ceiling` is the time that the bytes or the "
         "FLOPs need at least on this machine over the time taken; a shortcut that leaves FLOPs out can pass 100 %.\n\n"
         "| op | case | best rival | fastseg | speed-up | goal | ceiling |\n|---|---|---|---|---|---|---|\n"

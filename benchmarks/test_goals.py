@@ -7,9 +7,15 @@ import pytest
 from fastseg.testing import Case
 from fastseg.testing.goals import GOALS
 
-ROWS = [(case, goal.mode, layout) for goal in GOALS for case in goal.cases() for layout in goal.layouts]
+ROWS = [
+    pytest.param(case, goal.mode, layout, threads, id=f"{case.name}-{goal.mode}-{layout}-{threads}")
+    for goal in GOALS
+    for case in goal.cases()
+    for layout in goal.layouts
+    for threads in goal.threads
+]
 
 
-@pytest.mark.parametrize("case, mode, layout", ROWS, ids=[f"{c.name}-{mode}-{layout}" for c, mode, layout in ROWS])
-def test_goal(versus: Callable[[Case, str, str], None], case: Case, mode: str, layout: str) -> None:
-    versus(case, mode, layout)
+@pytest.mark.parametrize("case, mode, layout, threads", ROWS)
+def test_goal(versus: Callable[[Case, str, str, int], None], case: Case, mode: str, layout: str, threads: int) -> None:
+    versus(case, mode, layout, threads)

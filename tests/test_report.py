@@ -44,12 +44,14 @@ def rows() -> list[Row]:
             "case": case.id,
             "layout": layout,
             **same,
+            "threads": threads,
             **need,
             **dict(zip(KEYS, one, strict=True)),
         }
         for g in GOALS
         for case in g.cases()
         for layout in g.layouts
+        for threads in g.threads
         for one in ((OURS, 1, 0.9, 1.1, 2.0), ("eager", 100, 90, 110, 200.0), ("torch.compile", 200, 190, 210, None))
     ]
 
@@ -106,8 +108,8 @@ def test_memory_over_the_promise_is_missed(report: Any, rows: list[Row]) -> None
 def test_rows_that_a_goal_needs_are_missed(report: Any, rows: list[Row]) -> None:
     gone = pick(rows, "upsample_argmax", "voc_noise"), pick(rows, "upsample_softmax", "batch_smooth")
     assert report.missing([row for row in rows if all(row is not one for one in gone)]) == [
-        "upsample_argmax forward voc_noise contiguous",
-        "upsample_softmax forward batch_smooth contiguous",
+        "upsample_argmax forward voc_noise contiguous 2",
+        "upsample_softmax forward batch_smooth contiguous 2",
     ]
     lonely = [row for row in rows if row["op"] != "confusion_matrix" or row["backend"] == OURS]
     assert len(report.missing(lonely)) == 6 and "`confusion_matrix`" not in report.table(lonely)

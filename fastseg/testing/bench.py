@@ -19,6 +19,9 @@ from .isa import best_isa, use_isa
 from .results import Row, commit
 from .selftest import strays
 
+# Rivals that do as `eager` does, and need as much memory.
+LAID_OUT = ("eager channels_last", "torch.compile")
+
 
 def gate(case: Case, dtype: torch.dtype, layout: str, bed: Bed) -> None:
     """Raise AssertionError unless our result is right and came from where it should."""
@@ -50,7 +53,6 @@ def measure_row(
     layout: str = "contiguous",
     seconds: float = 6.0,
     compiled: bool = True,
-    peaks: Sequence[str] = (OURS, "eager"),
 ) -> list[Row]:
     """Gate, then time ours and its rivals in turns.
 
@@ -61,11 +63,11 @@ def measure_row(
         dtype, layout: of the call.
         seconds: of measuring, about; slow rivals take longer for their seven rounds.
         compiled: whether torch.compile competes; it costs its compilation.
-        peaks: contenders whose peak memory is measured, each by itself.
 
     Returns:
-        One row for each contender, ours first. `bytes` and `flops` are what the operation needs at least, and
-        `share_of_ceiling` is the time that they need on this device over the time taken.
+        One row for each contender, ours first, with its peak memory, measured by itself. `bytes` and `flops` are what
+        the operation needs at least, and `share_of_ceiling` is the time that they need on this device over the time
+        taken.
     """
     bed = bed or cpu_bed()
     before = torch.get_num_threads()
@@ -83,7 +85,9 @@ def measure_row(
             timings = measure.interleaved(calls, seconds=seconds, warmup=bed.warmup, clock=bed.clock)
             facts = bed.facts()
             number = str(dtype).removeprefix("torch.")
-            peak = {n: bed.peak(calls[n], (case.op, case.id, n, mode, number, layout)) for n in names if n in peaks}
+            peak = {
+                n: bed.peak(calls[n], (case.op, case.id, n, mode, number, layout)) for n in names if n not in LAID_OUT
+            }
     finally:
         torch.set_num_threads(before)
     flops, moved = counter.get_total_flops(), contenders[OURS].bytes

@@ -76,9 +76,10 @@ def _frozen(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable
 def contender_names(op: str, *, compiled: bool = True) -> list[str]:
     """Ours first, then eager, eager channels_last, torch.compile where it can and the libraries that are installed."""
     compiled = compiled and not any(op in getattr(table, "UNCOMPILED", ()) for table in _tables())
-    names = [OURS, "eager", "eager channels_last"] + ["torch.compile"] * compiled
-    libraries = [name for table in _tables() for name in table.LIBRARIES.get(op, {})]
-    return names + [name for name in libraries if importlib.util.find_spec(name)]
+    libraries = [name for table in _tables() for name in table.LIBRARIES.get(op, {}) if importlib.util.find_spec(name)]
+    if libraries and any(op in getattr(table, "BY_LIBRARY", ()) for table in _tables()):
+        return [OURS, *libraries]
+    return [OURS, "eager", "eager channels_last"] + ["torch.compile"] * compiled + libraries
 
 
 def _function(op: str, name: str) -> Callable[..., Any]:
