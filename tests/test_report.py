@@ -114,7 +114,7 @@ def test_rows_that_a_goal_needs_are_missed(report: Any, rows: list[Row]) -> None
     lonely = [row for row in rows if row["op"] != "confusion_matrix" or row["backend"] == OURS]
     assert len(report.missing(lonely)) == 6 and "`confusion_matrix`" not in report.table(lonely)
     pick(rows, "upsample_cross_entropy", "voc_smooth", "eager")["peak_mib"] = None
-    assert report.missing(rows) == ["upsample_cross_entropy both voc_smooth contiguous (peak memory)"]
+    assert report.missing(rows) == ["upsample_cross_entropy both voc_smooth contiguous 2 (peak memory)"]
 
 
 def test_check_fails_where_a_row_is_missing(

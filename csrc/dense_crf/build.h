@@ -167,6 +167,7 @@ class Lattice {
     Tensor vertex_keys = empty(like, {rows}, ScalarType::Long);
     const int32_t* const first = data<int32_t>(tile_rows);
     int32_t* const vertex = data<int32_t>(row_vertices);
+    int64_t* const known = data<int64_t>(vertex_keys);
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t* const key = data<int64_t>(keys) + tile * kTile * sides;
       const int64_t n = first[tile + 1] - first[tile];
@@ -174,7 +175,7 @@ class Lattice {
         if (i + kAhead < n) table.prefetch(key[i + kAhead]);
         Slot& slot = table[key[i]];
         if (slot.index < 0) {
-          data<int64_t>(vertex_keys)[vertices] = key[i];
+          known[vertices] = key[i];
           slot = {key[i], int32_t(vertices++)};
         }
         vertex[first[tile] + i] = slot.index;
@@ -188,10 +189,10 @@ class Lattice {
     vertex_starts = zeros(like, {vertices + 2}, ScalarType::Int);
     vertex_rows = empty(like, {rows}, ScalarType::Int);
     const int32_t* const vertex = data<int32_t>(row_vertices);
-    int32_t* const starts = data<int32_t>(vertex_starts);
+    int32_t *const starts = data<int32_t>(vertex_starts), *const listed = data<int32_t>(vertex_rows);
     for (int64_t r = 0; r < rows; ++r) ++starts[vertex[r] + 2];
     for (int64_t v = 0; v < vertices; ++v) starts[v + 2] += starts[v + 1];
-    for (int64_t r = 0; r < rows; ++r) data<int32_t>(vertex_rows)[starts[vertex[r] + 1]++] = int32_t(r);
+    for (int64_t r = 0; r < rows; ++r) listed[starts[vertex[r] + 1]++] = int32_t(r);
   }
 
   // The vertices of each axis, line after line, without those that have no neighbour there. The first of a line as ~v.

@@ -36,14 +36,17 @@ class Map {
   Tensor positions(const Tensor& like, const double* sigma) const {
     const int64_t points = order.count();
     const Tensor at = empty(like, {dims, points}, kScalar<T>);
+    T* const to = data<T>(at);
     int64_t i = 0;
-    for (const Run& run : runs)
-      for (int64_t pixel = run.pixel; pixel < run.pixel + run.length; ++pixel, ++i) {
-        const int64_t x = pixel % order.width, y = pixel / order.width % order.height;
-        const int64_t place[] = {x, y, pixel / order.width / order.height};
-        for (int64_t axis = 0; axis < dims; ++axis)
-          data<T>(at)[axis * points + i] = T(double(place[axis]) / sigma[axis]);
-      }
+    for (const Run& run : runs) {
+      const int64_t row = run.pixel / order.width, x = run.pixel - row * order.width;
+      const T y = T(double(row % order.height) / sigma[1]),
+              z = T(dims == 3 ? double(row / order.height) / sigma[2] : 0);
+      for (int64_t j = 0; j < run.length; ++j) to[i + j] = T(double(x + j) / sigma[0]);
+      std::fill_n(to + points + i, run.length, y);
+      if (dims == 3) std::fill_n(to + 2 * points + i, run.length, z);
+      i += run.length;
+    }
     return at;
   }
 

@@ -120,9 +120,13 @@ def dense_crf(
                 raise ValueError(f"fastseg::{op}: {argument} must not require a gradient where its kernel is 'lattice',"
                                  f" got one that does: 'exact' has a gradient")  # fmt: skip
     tables = compatibilities_of(op, compatibility, (spatial_weight, bilateral_weight), labels, unary)
-    near = reference.positions(size, sigma_xy).to(unary.dtype).unflatten(1, size).expand(n, *[-1] * (len(size) + 1))
+    axes = [torch.arange(extent, dtype=torch.float64, device=unary.device) for extent in size]
+    places = [
+        (at / deviation).to(unary.dtype).view([-1 if i == axis else 1 for i in range(len(size))]).expand(n, 1, *size)
+        for axis, (at, deviation) in enumerate(zip(axes, sigma_xy, strict=True))
+    ]
     looks = image.to(unary.dtype) / sigma_color.to(unary.dtype).view(-1, *[1] * len(size))
-    features = torch.cat([near, looks], 1)
+    features = torch.cat([*reversed(places), looks], 1)
     floats = sigma if is_differentiated(sigma) else floats_of(spatial_sigma, len(size))
     in_parts = is_differentiated(features, sigma) or (not recompute and is_differentiated(unary, tables))
     if in_parts and output != "labels":
