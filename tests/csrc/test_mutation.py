@@ -54,7 +54,7 @@ LATTICE, FILTER, GAUSSIAN, DIGITS, BUILD, ON_LATTICE, DIAGONAL, STATE = (
     "dense_crf/diagonal.h",
     "dense_crf/state_cpu.cpp",
 )
-MAP, TERMS, SMOOTHNESS, UPDATE, FIELD, PAIRS = (
+MAP, TERMS, SMOOTHNESS, UPDATE, FIELD, EXACT = (
     "dense_crf/map.h",
     "dense_crf/terms.h",
     "dense_crf/smoothness.h",
@@ -166,9 +166,9 @@ MUTANTS = (
     (UPDATE, "(m * p.chunks + chunk) * C", "(m * p.chunks) * C"),
     (UPDATE, "p.kept ? p.kept[i] : T(1)", "T(1)"),
     (FIELD, "(iteration + 1) % sides * size", "iteration % sides * size"),
-    (PAIRS, "T(-0.5) * weights[k]", "T(-0.25) * weights[k]"),
-    (PAIRS, "weights[k] * p.before[j + k]", "weights[k]"),
-    (PAIRS, "f[j + k] - mine", "mine - f[j + k]"),
+    (EXACT, "T(-0.5) * weights[k]", "T(-0.25) * weights[k]"),
+    (EXACT, "weights[k] * p.before[j + k]", "weights[k]"),
+    (EXACT, "f[j + k] - mine", "mine - f[j + k]"),
     (GAUSSIAN, "i < y ? y - i : i - y", "i < y ? y - i : y"),
     (GAUSSIAN, "row + v * L - k", "row + v * L - k + 1"),
     (GAUSSIAN, "y + p.rows.reach + 1", "y + p.rows.reach"),

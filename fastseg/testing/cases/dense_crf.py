@@ -197,12 +197,14 @@ FIELDS: tuple[tuple[str, tuple[int, ...], int, int, dict[str, Any], str], ...] =
 )
 
 
-def field(shape: tuple[int, ...], features: int, iterations: int, full: bool = False, **options: Any) -> Make:
+def field(
+    shape: tuple[int, ...], features: int, iterations: int, full: bool = False, tied: bool = False, **options: Any
+) -> Make:
     """Arguments (energies, image), and weights that leave logits of some units."""
 
     def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
         n, labels, *size = shape
-        noise = torch.randn(shape, generator=generator(seed), dtype=torch.float64)
+        noise = torch.randn(shape, generator=generator(seed), dtype=torch.float64) * (0 if tied else 1)
         image = torch.rand(n, features, *size, generator=generator(seed + 1), dtype=torch.float64) * 3
         scale = 0.05 if options.get("normalization") == "none" else 1.0
         kwargs = {"spatial_sigma": 1.5, "bilateral_sigma_xy": 6.0, "bilateral_sigma_color": 0.8, "output": "logits"}
@@ -242,15 +244,16 @@ def _field_rows() -> Iterator[Case]:
     for name, shape, features, iterations, options, tag in FIELDS:
         yield field_row(name, field(shape, features, iterations, **options), tag)
     for mode in NORMALIZATIONS:
-        yield field_row(mode, field((1, 3, 7, 9), 3, 2, normalization=mode))
+        yield field_row(mode, field((1, 3, 7, 9), 3, 2, normalization=mode), "odd" if mode == "before" else "")
     for name, extra in {"": {}, "_without_self": {"include_self": False}}.items():
         for labels in (4, 40):
             made = field((1, labels, 6, 20), 2, 2, full=True, bilateral="exact", **extra)
-            yield field_row(f"matrix_{labels}{name}", made, "odd" * (labels == 4), grad=(0, "compatibility"))
+            yield field_row(f"matrix_{labels}{name}", made, "odd" if not extra else "", grad=(0, "compatibility"))
     yield field_row("probabilities", field((2, 5, 6, 7), 3, 2, output="probabilities"), "odd")
     yield field_row("kept", field((1, 3, 6, 7), 3, 2, recompute=False), "")
     yield field_row("by_image", field((1, 3, 4, 5), 2, 2, bilateral="exact"), "", grad=(0, 1))
     yield field_row("labels", field((2, 5, 20, 40), 3, 2, output="labels"), "odd", grad=())
+    yield field_row("labels_tied", field((1, 5, 4, 6), 3, 2, tied=True, output="labels"), "degenerate", grad=())
     for name, make in {
         "voc_80_13": portrait(21, 80.0, 13.0, 10.0, 10),
         "built_80_13": portrait(1, 80.0, 13.0, 10.0, 1),  # what one label costs on both lattices is building them
