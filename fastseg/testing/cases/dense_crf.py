@@ -226,8 +226,8 @@ def portrait(labels: int, sigma: float, color_sigma: float, weight: float, itera
         n, size = options.get("n", 1), options.get("size", 512)
         unary = -logits((n, labels, size, size), "smooth", seed).log_softmax(1)
         tensors = [x.to(dtype=dtype, device=device) for x in (unary, pictures(n, size, seed + 1))]
-        kwargs = {"iterations": iterations, "spatial_sigma": 3.0, "spatial_weight": 3.0, "bilateral_sigma_xy": sigma}
-        kwargs |= {"bilateral_sigma_color": color_sigma, "bilateral_weight": weight}
+        kwargs: dict[str, Any] = {"iterations": iterations, "spatial_sigma": 3.0, "spatial_weight": 3.0}
+        kwargs |= {"bilateral_sigma_xy": sigma, "bilateral_sigma_color": color_sigma, "bilateral_weight": weight}
         kwargs["spatial"] = "lattice"  # as the rivals have it
         return tuple(with_layout(x, layout) for x in tensors), kwargs
 

@@ -1,13 +1,13 @@
-// The permutohedral lattice on a GPU (lattice.h has the law): simplices of points, vertices in a hash table, numbered as
-// points first touch them, and their neighbours.
+// The permutohedral lattice on a GPU (lattice.h has the law): simplices of points, vertices in a hash table, numbered
+// as points first touch them, and their neighbours.
 //
 // A point takes O(d^2) operations; each of its d + 1 corners two atomics, on integers, so that any order gives the same
 // lattice: the key goes into the table, and the least position of a corner that has it stays there. A scan over the
-// corners that came first numbers the vertices. Nobody waits for the host: there is room for as many vertices as corners,
-// and how many there are is known on the device alone.
-// CUDA C++ and not Triton: a hash table is compare-and-swap.
+// corners that came first numbers the vertices. Nobody waits for the host: there is room for as many vertices as
+// corners, and how many there are is known on the device alone. CUDA C++ and not Triton: a hash table is
+// compare-and-swap.
 #pragma once
-#include "../common/kernel.cuh"
+#include "../../common/kernel.cuh"
 
 namespace fastseg {
 
@@ -56,7 +56,8 @@ __device__ inline int64_t before(const Geometry& g, int64_t key, int sides, int 
 
 template <class T>
 __global__ void __launch_bounds__(kLatticeThreads) clear(T* values, int64_t n, T value) {
-  for (int64_t i = int64_t(blockIdx.x) * kLatticeThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kLatticeThreads)
+  for (int64_t i = int64_t(blockIdx.x) * kLatticeThreads + threadIdx.x; i < n;
+       i += int64_t(gridDim.x) * kLatticeThreads)
     values[i] = value;
 }
 
@@ -89,7 +90,8 @@ __global__ void __launch_bounds__(kLatticeThreads)
 }
 
 // keys.h: the place values of what features within these spans can touch.
-__global__ void __launch_bounds__(kLatticeThreads) find_digits(Spans spans, int64_t samples, int d, Geometry* geometry) {
+__global__ void __launch_bounds__(kLatticeThreads)
+    find_digits(Spans spans, int64_t samples, int d, Geometry* geometry) {
   const int64_t n = int64_t(blockIdx.x) * kLatticeThreads + threadIdx.x;
   if (n >= samples) return;
   Geometry g{};
@@ -264,6 +266,53 @@ __global__ void __launch_bounds__(kLatticeThreads)
     }
     neighbours[2 * i] = found[0];
     neighbours[2 * i + 1] = found[1];
+  }
+}
+
+// What the kernel takes from each point to itself, [samples, points]: the corners of its simplex follow each other
+// along an axis each, and all axes together lead back, so that there are two ways from one corner to another.
+template <class T>
+__global__ void __launch_bounds__(kLatticeThreads)
+    find_diagonal(const int* vertices, const T* weights, const int* neighbours, const int64_t* count, int64_t samples,
+                  int64_t points, int sides, T scale, T* diagonal) {
+  const int64_t corners = points * sides;
+  for (int64_t i = int64_t(blockIdx.x) * kLatticeThreads + threadIdx.x; i < samples * points;
+       i += int64_t(gridDim.x) * kLatticeThreads) {
+    const int64_t n = i / points;
+    const int* const mine = vertices + i * sides;
+    const int* const beside = neighbours + n * sides * corners * 2;
+    const int none = int(count[n]);
+    int along[kMostAxes + 1];
+    unsigned used = 0;
+    for (int k = 0; k + 1 < sides; ++k) {
+      along[k] = 0;
+      while (along[k] + 1 < sides && beside[(along[k] * corners + mine[k]) * 2 + 1] != mine[k + 1]) ++along[k];
+      used |= 1u << along[k];
+    }
+    along[sides - 1] = 0;
+    while (used >> along[sides - 1] & 1 && along[sides - 1] + 1 < sides) ++along[sides - 1];
+    double sum = 0;
+    for (int a = 0; a < sides; ++a)
+      for (int b = 0; b < sides; ++b) {
+        unsigned there = 0;  // the axes between both corners
+        for (int k = smaller(a, b); k < larger(a, b); ++k) there |= 1u << along[k];
+        double shares = 0;
+        // By the axes between them; by the others, the other way round; around once, and back.
+        for (int way = 0; way < (a == b ? 3 : 2); ++way) {
+          const unsigned steps = way == 0 ? there : ~there;
+          const int behind = way == 0 ? a < b : way == 1 ? a >= b : 0;
+          int at = mine[a];
+          double share = 1;
+          for (int axis = 0; axis < sides && at < none; ++axis)
+            if (steps >> axis & 1) {
+              at = beside[(axis * corners + at) * 2 + behind];
+              share /= 2;
+            }
+          if (at == mine[b]) shares += share;
+        }
+        sum += shares * double(weights[i * sides + a]) * double(weights[i * sides + b]);
+      }
+    diagonal[i] = scale * T(sum);
   }
 }
 
