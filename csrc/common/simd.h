@@ -207,18 +207,16 @@ inline typename Narrow<uint8_t, Simd<T>::lanes>::type greater(V<T> a, V<T> b) {
 // e^x for x in [-87.3, 88], as n ln 2 + r and a polynomial on |r| <= ln 2 / 2 (degree 6, minimax relative
 // error 3.1e-9): below 1.5e-7 with rounding. Elsewhere any number. Adding 1.5 * 2^23 leaves n in the low bits of the
 // sum.
-template <class F, class N>
-inline F exponential_of(F x) {
+inline V<float> exponential_within(V<float> x) {
+  using F = V<float>;
   const F shifted = x * 1.44269504f + 12582912.0f;
   const F r = x - (shifted - 12582912.0f) * 0.693147182f;
   // Estrin's order: a shorter chain than Horner's, which the scheduler of the processor would fill up with.
   const F r2 = r * r;
   const F low = 4.9999993e-1f + r * 1.6666521e-1f, high = 4.166839e-2f + r * 8.36872e-3f;
   const F p = (1.0f + r) + r2 * (low + r2 * (high + r2 * 1.38146e-3f));
-  return (F)((N)p + ((N)shifted << 23));
+  return (F)((I<float>)p + ((I<float>)shifted << 23));
 }
-
-inline V<float> exponential_within(V<float> x) { return exponential_of<V<float>, I<float>>(x); }
 
 // e^x for x up to 88; 0 below -87.3; NaN stays NaN.
 inline V<float> exponential(V<float> x) {

@@ -125,7 +125,7 @@ FASTSEG_INLINE void exponentials(T* x, int64_t n) {
   memcpy(x + j, &rest, (n - j) * sizeof(T));
 }
 
-// All of a point's values stay in registers.
+// All of a point's values stay in registers; few of them would leave most of a vector idle.
 template <int C, class T>
 void settle_one(const Settle<T>& given) {
   const Settle<T> p = given;  // which no store can change
@@ -182,7 +182,7 @@ void logits(const Settle<T>& p) {
 
 template <class T>
 void settle(const Settle<T>& p) {
-  by_pitch(p.pitch, [&](auto pitch) { p.chunks == 1 ? settle_one<pitch()>(p) : settle_on<pitch()>(p); });
+  by_pitch(p.pitch, [&](auto pitch) { p.chunks == 1 && pitch() > 4 ? settle_one<pitch()>(p) : settle_on<pitch()>(p); });
 }
 
 template <class T>

@@ -38,12 +38,19 @@ struct Row {
   // e^x of values up to 88; 0 below -87.3; NaN stays NaN.
   FASTSEG_INLINE void exponentiate() {
     for (auto& x : part) {
-      if constexpr (sizeof(T) == 4) {
-        const Part y = exponential_of<Part, Lanes>(x);
-        x = x < T(-87.3) ? Part{} : x == x ? y : x;
-      } else {
+      if constexpr (sizeof(T) == 8)
         for (int l = 0; l < lanes; ++l) x[l] = __builtin_exp(x[l]);
-      }
+      else if constexpr (lanes == Simd<T>::lanes)
+        x = exponential(x);
+#if defined(__AVX512F__)
+      else if constexpr (lanes == 8)
+        x = (Part)_mm512_castps512_ps256((__m512)exponential((V<T>)_mm512_zextps256_ps512((__m256)x)));
+      else
+        x = (Part)_mm512_castps512_ps128((__m512)exponential((V<T>)_mm512_zextps128_ps512((__m128)x)));
+#elif defined(__AVX2__)
+      else
+        x = (Part)_mm256_castps256_ps128((__m256)exponential((V<T>)_mm256_zextps128_ps256((__m128)x)));
+#endif
     }
   }
 
