@@ -1,3 +1,4 @@
+#include "arguments.h"
 #include "lattice_filter.h"
 #include "pairwise.h"
 
@@ -6,17 +7,6 @@ namespace {
 
 constexpr const char* kFilter = "gaussian_filter";
 constexpr const char* kGradient = "gaussian_filter_gradient";
-
-Float checked(const char* op, const Tensor& values, const Tensor& features) {
-  const Float type = float_type(op, "values", values);
-  FASTSEG_CHECK(values.dim() == 3 && (type == Float::f32 || type == Float::f64), op, "values",
-                "be float32 or float64 [N, C, P], got ", values.dim(), " dimensions");
-  FASTSEG_CHECK(features.dim() == 3 && features.scalar_type() == values.scalar_type() &&
-                    features.size(0) == values.size(0) && features.size(2) == values.size(2),
-                op, "features", "be [", values.size(0), ", d, ", values.size(2), "] of the dtype of values, got ",
-                features.dim(), " dimensions");
-  return type;
-}
 
 // Planes [channels, P] as blocks [chunks, P, pitch].
 template <class T>
@@ -37,7 +27,7 @@ Pairs<T> pairs_of(const Tensor& features, int64_t i, Block block, const T* block
 }
 
 Tensor gaussian_filter(const Tensor& values, const Tensor& features) {
-  const Float type = checked(kFilter, values, features);
+  const Float type = check_pairs(kFilter, values, features);
   took(kFilter);
   const int64_t n = values.size(0), c = values.size(1), points = values.size(2), d = features.size(1);
   Tensor out = empty(values, {n, c, points}, values.scalar_type());
@@ -65,10 +55,8 @@ Tensor gaussian_filter(const Tensor& values, const Tensor& features) {
 }
 
 Tensor gaussian_filter_gradient(const Tensor& grad, const Tensor& values, const Tensor& features) {
-  const Float type = checked(kGradient, values, features);
-  FASTSEG_CHECK(grad.dim() == 3 && grad.scalar_type() == values.scalar_type() && grad.size(0) == values.size(0) &&
-                    grad.size(1) == values.size(1) && grad.size(2) == values.size(2),
-                kGradient, "grad", "have the shape and dtype of values, got ", grad.dim(), " dimensions");
+  const Float type = check_pairs(kGradient, values, features);
+  check_gradient(kGradient, grad, values);
   took(kGradient);
   const int64_t n = values.size(0), c = values.size(1), points = values.size(2), d = features.size(1);
   Tensor out = zeros(values, {n, d, points}, values.scalar_type());

@@ -1,5 +1,6 @@
 #include <tuple>
 
+#include "arguments.h"
 #include "diagonal.h"
 #include "lattice_filter.h"
 
@@ -22,21 +23,11 @@ struct States {
         weights(torch::stable::contiguous(weights_)),
         neighbours(torch::stable::contiguous(neighbours_)),
         count(torch::stable::contiguous(count_)) {
-    FASTSEG_CHECK(vertices.dim() == 3 && vertices.scalar_type() == ScalarType::Int, op, "vertices",
-                  "be int32 [N, P, d + 1], got ", vertices.dim(), " dimensions");
+    check_state(op, vertices, weights, neighbours, count);
     n = vertices.size(0);
     points = vertices.size(1);
     sides = vertices.size(2);
     reserved = points * sides;
-    FASTSEG_CHECK(sides >= 2 && sides <= kMostDims + 1, op, "vertices", "have from 2 to 9 corners, got ", sides);
-    FASTSEG_CHECK(weights.dim() == 3 && weights.size(0) == n && weights.size(1) == points && weights.size(2) == sides,
-                  op, "weights", "have the shape of vertices, got ", weights.dim(), " dimensions");
-    FASTSEG_CHECK(neighbours.dim() == 4 && neighbours.scalar_type() == ScalarType::Int && neighbours.size(0) == n &&
-                      neighbours.size(1) == sides && neighbours.size(2) == reserved && neighbours.size(3) == 2,
-                  op, "neighbours", "be int32 [", n, ", ", sides, ", ", reserved, ", 2], got ", neighbours.dim(),
-                  " dimensions");
-    FASTSEG_CHECK(count.dim() == 1 && count.scalar_type() == ScalarType::Long && count.size(0) == n, op, "count",
-                  "be int64 [", n, "], got ", count.dim(), " dimensions");
     for (int64_t i = 0; i < n; ++i) check(op, i);
   }
 

@@ -72,7 +72,7 @@ def dense_crf(
     Returns:
         [N, C, ...], dtype of `unary`; or the labels.
 
-    Memory: 4 maps of the size of `unary`, and of one sample at a time 22 bytes (34 in float64) for each corner of the
+    Memory: 4 maps of the size of `unary`, and of one sample at a time 22 bytes (30 in float64) for each corner of the
     lattice, of which a pixel has as many as there are axes and channels and one more.
     Accuracy: the smoothness kernel leaves out weights below 2^-18 (2^-55 in float64) of the largest, 6e-7 of their sum.
     Gradient: of `unary`, weights and `compatibility`; of `image` and the deviations where their kernel is exact. The

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..reference import dense_crf as reference
+from ..reference import dense_crf_filters as reference
 
 
 class Filter(Protocol):

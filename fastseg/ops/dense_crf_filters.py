@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._registry import call, declare
-from ..reference import dense_crf as reference
+from ..reference import dense_crf_filters as reference
 from ..reference.dense_crf_lattice import NORMALIZATIONS, TRANSPOSED
 from ..reference.upsample import memory_format
 from .arguments import brief, check_devices, checked_choice, checked_float, empty_images, is_differentiated
@@ -35,9 +35,9 @@ def permutohedral_filter(values: Tensor, features: Tensor, *, normalization: str
     Returns:
         [N, C, P], dtype of `values`.
 
-    Memory: a point has d + 1 corners of 6 bytes (10 in float64). A vertex of a tile of 512 points, of which there are
+    Memory: a point has d + 1 corners of 14 bytes (22 in float64). A vertex of a tile of 512 points, of which there are
     at most as many as corners, takes up to 96 bytes while the lattice is built, and a value of up to 32 channels at a
-    time; a vertex, of which there are no more than that, 8 (d + 1) bytes and two such values.
+    time; a vertex, of which there are no more than that, 12 (d + 1) bytes and one such value.
     Gradient: of `values`, by the transposed kernel, which blurs in the other order; once and again. The lattice is not
     differentiable in its features: `ValueError` where they require a gradient. Devices: CPU compiled, others through
     the reference. Errors: `ValueError` naming the argument for a wrong shape, dtype or normalization, `RuntimeError`

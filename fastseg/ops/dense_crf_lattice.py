@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._registry import call, declare, not_differentiable
-from ..reference import dense_crf as reference
+from ..reference import dense_crf_filters as reference
 from ..reference.dense_crf_lattice import EPSILON, NORMALIZATIONS, TRANSPOSED
 from .arguments import brief, check_devices, checked_choice, is_differentiated
 

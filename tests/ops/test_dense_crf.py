@@ -8,7 +8,8 @@ from torch import Tensor
 
 import fastseg
 from fastseg import _native, ops
-from fastseg.reference import dense_crf as reference
+from fastseg.reference import dense_crf_filters as reference
+from fastseg.reference.dense_crf import mean_field
 from fastseg.reference.dense_crf_lattice import elevated, lattice, simplices
 
 LINE = ((0.0, 1.0, 2.0),)
@@ -89,7 +90,7 @@ def test_mean_field(mode: str) -> None:
     exact = reference.normalized(reference.exact(f), mode, u)
     for apply, right in zip((exact, native), FIELDS[mode], strict=True):
         for iterations, q in zip((1, 5), right, strict=True):
-            got = reference.mean_field(u, [apply], POTTS, iterations).softmax(0)[0]
+            got = mean_field(u, [apply], POTTS, iterations).softmax(0)[0]
             torch.testing.assert_close(got, torch.tensor(q, dtype=torch.float64), atol=2e-6, rtol=0)
 
 
@@ -97,7 +98,7 @@ def test_mean_field(mode: str) -> None:
 def test_gradient_of_mean_field(mode: str) -> None:
     u, weight = unary().requires_grad_(), torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     apply = reference.normalized(reference.exact(torch.tensor(LINE, dtype=torch.float64)), mode, u)
-    total = reference.mean_field(u, [apply], weight * POTTS, 2).softmax(0)[0].sum()
+    total = mean_field(u, [apply], weight * POTTS, 2).softmax(0)[0].sum()
     to_u, to_weight = torch.autograd.grad(total, (u, weight))
     loss, right, right_weight = GRADIENTS[mode]
     assert total.item() == pytest.approx(loss, abs=1e-8) and to_weight.item() == pytest.approx(right_weight, abs=1e-8)

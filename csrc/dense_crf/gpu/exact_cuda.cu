@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "../../common/cuda.h"
+#include "../arguments.h"
 #include "../normalization.h"
 #include "gaussian_kernel.cuh"
 #include "pairwise_kernel.cuh"
@@ -62,24 +63,13 @@ Tensor gaussian_filter_2d(const Tensor& values, std::vector<double> sigma, std::
   return last;
 }
 
-Float checked(const char* op, const Tensor& values, const Tensor& features) {
-  const Float type = float_type(op, "values", values);
-  FASTSEG_CHECK(values.dim() == 3 && (type == Float::f32 || type == Float::f64), op, "values",
-                "be float32 or float64 [N, C, P], got ", values.dim(), " dimensions");
-  FASTSEG_CHECK(features.dim() == 3 && features.scalar_type() == values.scalar_type() &&
-                    features.size(0) == values.size(0) && features.size(2) == values.size(2),
-                op, "features", "be [", values.size(0), ", d, ", values.size(2), "] of the dtype of values, got ",
-                features.dim(), " dimensions");
-  return type;
-}
-
 template <class T>
 Pairs<T> pairs_of(const Tensor& values, const Tensor& features) {
   return {values.size(0), values.size(1), features.size(1), values.size(2), data<T>(values), data<T>(features)};
 }
 
 Tensor gaussian_filter(const Tensor& values, const Tensor& features) {
-  const Float type = checked(kFilter, values, features);
+  const Float type = check_pairs(kFilter, values, features);
   took(kFilter);
   Tensor out = empty(values, {values.size(0), values.size(1), values.size(2)}, values.scalar_type());
   if (out.numel() == 0) return out;
@@ -95,10 +85,8 @@ Tensor gaussian_filter(const Tensor& values, const Tensor& features) {
 }
 
 Tensor gaussian_filter_gradient(const Tensor& grad, const Tensor& values, const Tensor& features) {
-  const Float type = checked(kGradient, values, features);
-  FASTSEG_CHECK(grad.dim() == 3 && grad.scalar_type() == values.scalar_type() && grad.size(0) == values.size(0) &&
-                    grad.size(1) == values.size(1) && grad.size(2) == values.size(2),
-                kGradient, "grad", "have the shape and dtype of values, got ", grad.dim(), " dimensions");
+  const Float type = check_pairs(kGradient, values, features);
+  check_gradient(kGradient, grad, values);
   took(kGradient);
   Tensor out = zeros(features, {features.size(0), features.size(1), features.size(2)}, features.scalar_type());
   if (out.numel() == 0 || values.size(1) == 0) return out;

@@ -2,6 +2,7 @@
 #include <tuple>
 
 #include "../../common/cuda.h"
+#include "../arguments.h"
 #include "filter_kernel.cuh"
 #include "lattice_kernel.cuh"
 
@@ -171,23 +172,6 @@ Tensor apply(const Tensor& values, const Tensor& vertices, const Tensor& weights
   }
   stream.launch(slice<T>, blocks_for(n * points, kFilterWarps), kFilterThreads, 0, p, grid, data<T>(out));
   return torch::stable::contiguous(torch::stable::transpose(out, 1, 2));
-}
-
-// A state is data that anybody may have written, but the device's: only its shapes are looked at here.
-void check_state(const char* op, const Tensor& vertices, const Tensor& weights, const Tensor& neighbours,
-                 const Tensor& count) {
-  FASTSEG_CHECK(vertices.dim() == 3 && vertices.scalar_type() == ScalarType::Int, op, "vertices",
-                "be int32 [N, P, d + 1], got ", vertices.dim(), " dimensions");
-  const int64_t n = vertices.size(0), points = vertices.size(1), sides = vertices.size(2);
-  FASTSEG_CHECK(sides >= 2 && sides <= kMostAxes + 1, op, "vertices", "have from 2 to 9 corners, got ", sides);
-  FASTSEG_CHECK(weights.dim() == 3 && weights.size(0) == n && weights.size(1) == points && weights.size(2) == sides, op,
-                "weights", "have the shape of vertices, got ", weights.dim(), " dimensions");
-  FASTSEG_CHECK(neighbours.dim() == 4 && neighbours.scalar_type() == ScalarType::Int && neighbours.size(0) == n &&
-                    neighbours.size(1) == sides && neighbours.size(2) == points * sides && neighbours.size(3) == 2,
-                op, "neighbours", "be int32 [", n, ", ", sides, ", ", points * sides, ", 2], got ", neighbours.dim(),
-                " dimensions");
-  FASTSEG_CHECK(count.dim() == 1 && count.scalar_type() == ScalarType::Long && count.size(0) == n, op, "count",
-                "be int64 [", n, "], got ", count.dim(), " dimensions");
 }
 
 Tensor permutohedral_apply(const Tensor& values, const Tensor& vertices, const Tensor& weights,

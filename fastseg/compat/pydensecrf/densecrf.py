@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastseg._registry import call
 from fastseg.ops.dense_crf_lattice import PermutohedralLattice
-from fastseg.reference.dense_crf import positions
+from fastseg.reference.dense_crf_filters import positions
 from fastseg.reference.dense_crf_lattice import NORMALIZATIONS
 
 Array = NDArray[np.float32]

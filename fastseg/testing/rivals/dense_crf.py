@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import backend, ops
-from ...reference import dense_crf as reference
+from ...reference import dense_crf_filters as reference
 
 
 def permutohedral_filter(values: Tensor, features: Tensor, *, normalization: str = "none") -> Tensor:

@@ -1,0 +1,42 @@
+// What the ops on any device ask of their arguments.
+#pragma once
+#include "../common/tensors.h"
+
+namespace fastseg {
+
+// vertices int32 [N, P, d + 1], weights alike, neighbours int32 [N, d + 1, P (d + 1), 2], count int64 [N].
+inline void check_state(const char* op, const Tensor& vertices, const Tensor& weights, const Tensor& neighbours,
+                        const Tensor& count) {
+  FASTSEG_CHECK(vertices.dim() == 3 && vertices.scalar_type() == ScalarType::Int, op, "vertices",
+                "be int32 [N, P, d + 1], got ", vertices.dim(), " dimensions");
+  const int64_t n = vertices.size(0), points = vertices.size(1), sides = vertices.size(2);
+  FASTSEG_CHECK(sides >= 2 && sides <= 9, op, "vertices", "have from 2 to 9 corners, got ", sides);
+  FASTSEG_CHECK(weights.dim() == 3 && weights.size(0) == n && weights.size(1) == points && weights.size(2) == sides, op,
+                "weights", "have the shape of vertices, got ", weights.dim(), " dimensions");
+  FASTSEG_CHECK(neighbours.dim() == 4 && neighbours.scalar_type() == ScalarType::Int && neighbours.size(0) == n &&
+                    neighbours.size(1) == sides && neighbours.size(2) == points * sides && neighbours.size(3) == 2,
+                op, "neighbours", "be int32 [", n, ", ", sides, ", ", points * sides, ", 2], got ", neighbours.dim(),
+                " dimensions");
+  FASTSEG_CHECK(count.dim() == 1 && count.scalar_type() == ScalarType::Long && count.size(0) == n, op, "count",
+                "be int64 [", n, "], got ", count.dim(), " dimensions");
+}
+
+// values [N, C, P] and features [N, d, P] of one dtype, which is returned.
+inline Float check_pairs(const char* op, const Tensor& values, const Tensor& features) {
+  const Float type = float_type(op, "values", values);
+  FASTSEG_CHECK(values.dim() == 3 && (type == Float::f32 || type == Float::f64), op, "values",
+                "be float32 or float64 [N, C, P], got ", values.dim(), " dimensions");
+  FASTSEG_CHECK(features.dim() == 3 && features.scalar_type() == values.scalar_type() &&
+                    features.size(0) == values.size(0) && features.size(2) == values.size(2),
+                op, "features", "be [", values.size(0), ", d, ", values.size(2), "] of the dtype of values, got ",
+                features.dim(), " dimensions");
+  return type;
+}
+
+inline void check_gradient(const char* op, const Tensor& grad, const Tensor& values) {
+  FASTSEG_CHECK(grad.dim() == 3 && grad.scalar_type() == values.scalar_type() && grad.size(0) == values.size(0) &&
+                    grad.size(1) == values.size(1) && grad.size(2) == values.size(2),
+                op, "grad", "have the shape and dtype of values, got ", grad.dim(), " dimensions");
+}
+
+}  // namespace fastseg
