@@ -2,18 +2,10 @@
 #pragma once
 #include <memory>
 
+#include "options.h"
 #include "smoothness.h"
 
 namespace fastseg {
-
-enum class Output { logits, probabilities, labels };
-
-struct Options {
-  int64_t iterations;
-  Normalization norm;
-  bool include_self, exact_spatial, exact_bilateral;
-  Output output;
-};
 
 // Compatibilities [2, C, C], as Settle has them: diagonals, or columns where another number is not 0.
 template <class T>

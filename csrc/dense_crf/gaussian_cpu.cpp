@@ -1,7 +1,7 @@
 #include <cmath>
 
 #include "../common/dispatch.h"
-#include "../common/tensors.h"
+#include "arguments.h"
 #include "gaussian.h"
 #include "normalization.h"
 
@@ -43,11 +43,7 @@ Tensor channels_last(const Tensor& x) {
 }
 
 Tensor gaussian_filter_2d(const Tensor& values, std::vector<double> sigma, std::string normalization) {
-  const Float type = float_type(kOp, "values", values);
-  FASTSEG_CHECK(values.dim() == 4 && (type == Float::f32 || type == Float::f64), kOp, "values",
-                "be float32 or float64 [N, C, H, W], got ", values.dim(), " dimensions");
-  FASTSEG_CHECK(sigma.size() == 2, kOp, "sigma", "be two numbers, got ", sigma.size());
-  for (const double s : sigma) FASTSEG_CHECK(s > 0, kOp, "sigma", "be positive, got ", s);
+  const Float type = check_maps(kOp, values, sigma);
   const Normalization norm(kOp, normalization);
   took(kOp);
   const int64_t planes = values.size(0) * values.size(1), h = values.size(2), w = values.size(3);

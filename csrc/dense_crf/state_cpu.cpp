@@ -63,12 +63,8 @@ struct States {
 };
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> permutohedral_lattice(const Tensor& features) {
-  const Float type = float_type(kBuild, "features", features);
-  FASTSEG_CHECK(features.dim() == 3 && (type == Float::f32 || type == Float::f64), kBuild, "features",
-                "be float32 or float64 [N, d, P], got ", features.dim(), " dimensions");
+  const Float type = check_features(kBuild, features);
   const int64_t n = features.size(0), d = features.size(1), points = features.size(2), reserved = points * (d + 1);
-  FASTSEG_CHECK(d >= 1 && d <= kMostDims, kBuild, "features", "have from 1 to 8 dimensions, got ", d);
-  FASTSEG_CHECK(reserved < int64_t(1) << 31, kBuild, "features", "have fewer than 2^31 / (d + 1) points, got ", points);
   took(kBuild);
   const Tensor f = torch::stable::contiguous(features);
   Tensor vertices = empty(f, {n, points, d + 1}, ScalarType::Int);
@@ -103,14 +99,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> permutohedral_lattice(const Tensor& f
 
 Tensor permutohedral_apply(const Tensor& values, const Tensor& vertices, const Tensor& weights,
                            const Tensor& neighbours, const Tensor& count, bool transposed) {
-  const Float type = float_type(kApply, "values", values);
   const States states(kApply, vertices, weights, neighbours, count);
-  FASTSEG_CHECK(values.dim() == 3 && values.size(0) == states.n && values.size(2) == states.points &&
-                    (type == Float::f32 || type == Float::f64),
-                kApply, "values", "be float32 or float64 [", states.n, ", C, ", states.points, "], got ", values.dim(),
-                " dimensions");
-  FASTSEG_CHECK(weights.scalar_type() == values.scalar_type(), kApply, "weights",
-                "have the dtype of values, got scalar type ", int(weights.scalar_type()));
+  const Float type = check_applied(kApply, values, vertices, weights);
   took(kApply);
   const int64_t c = values.size(1), points = states.points;
   Tensor out = empty(values, {states.n, c, points}, values.scalar_type());
@@ -129,10 +119,8 @@ Tensor permutohedral_apply(const Tensor& values, const Tensor& vertices, const T
 
 Tensor permutohedral_diagonal(const Tensor& vertices, const Tensor& weights, const Tensor& neighbours,
                               const Tensor& count) {
-  const Float type = float_type(kDiagonal, "weights", weights);
+  const Float type = check_float(kDiagonal, "weights", weights);
   const States states(kDiagonal, vertices, weights, neighbours, count);
-  FASTSEG_CHECK(type == Float::f32 || type == Float::f64, kDiagonal, "weights",
-                "be float32 or float64, got scalar type ", int(weights.scalar_type()));
   took(kDiagonal);
   Tensor out = empty(weights, {states.n, states.points}, weights.scalar_type());
   if (out.numel() == 0) return out;

@@ -1,19 +1,20 @@
 // The Gaussian kernel of features, all pairs of points, on a GPU: a thread for each point, which meets all others a few
-// at a time. d differences, an exponential and C products a pair; the kernel is made again for every 32 channels.
+// at a time. d differences, an exponential and C products a pair; the kernel is made again for every 16 channels.
 // CUDA C++ and not Triton: d and C are arguments, and what a pair needs fits registers.
 #pragma once
-#include "../../common/kernel.cuh"
+#include "../common/kernel.cuh"
 
 namespace fastseg {
 
 constexpr int kPairThreads = 128;
-constexpr int kOthers = 16;    // points met at a time
-constexpr int kChannels = 32;  // channels added up at a time
+constexpr int kOthers = 8;     // points met at a time
+constexpr int kChannels = 16;  // channels added up at a time
 
 template <class T>
 struct Pairs {
   int64_t samples, channels, axes, points;
-  const T *values, *features;  // [samples, channels, points], [samples, axes, points]
+  int64_t point_step, channel_step;     // of values and of results
+  const T *values, *before, *features;  // [samples, ...]; factors [samples, points], or null; [samples, axes, points]
 
   __device__ int64_t tasks() const { return (points + kPairThreads - 1) / kPairThreads; }
 };
@@ -43,25 +44,30 @@ __global__ void __launch_bounds__(kPairThreads) filter_pairs(Pairs<T> p, T* out)
     const int64_t i = task % p.tasks() * kPairThreads + threadIdx.x, sample = task / p.tasks() / chunks;
     const int64_t channel = task / p.tasks() % chunks * kChannels;
     if (i >= p.points) continue;
-    const T* const values = p.values + (sample * p.channels + channel) * p.points;
+    const int64_t start = sample * p.channels * p.points + channel * p.channel_step;
     T sums[kChannels] = {}, weights[kOthers];
     for (int64_t first = 0; first < p.points; first += kOthers) {
       weigh(p, sample, i, first, weights);
+      if (p.before) {
+#pragma unroll
+        for (int j = 0; j < kOthers; ++j) weights[j] *= p.before[sample * p.points + smaller(first + j, p.points - 1)];
+      }
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
         if (channel + c >= p.channels) break;
+        const T* const values = p.values + start + c * p.channel_step;
 #pragma unroll
         for (int j = 0; j < kOthers; ++j)
-          sums[c] = multiply_add(weights[j], values[c * p.points + smaller(first + j, p.points - 1)], sums[c]);
+          sums[c] = multiply_add(weights[j], values[smaller(first + j, p.points - 1) * p.point_step], sums[c]);
       }
     }
 #pragma unroll
     for (int c = 0; c < kChannels; ++c)
-      if (channel + c < p.channels) out[(sample * p.channels + channel + c) * p.points + i] = sums[c];
+      if (channel + c < p.channels) out[start + c * p.channel_step + i * p.point_step] = sums[c];
   }
 }
 
-// out [samples, axes, points], zero at first: sum_j k_ij (g_i v_j + v_i g_j) (f_j - f_i).
+// out [samples, axes, points], zero at first: sum_j k_ij (g_i v_j + v_i g_j) (f_j - f_i). Values are planes.
 template <class T>
 __global__ void __launch_bounds__(kPairThreads) differentiate_pairs(Pairs<T> p, const T* g, T* out) {
   for (int64_t task = blockIdx.x; task < p.samples * p.tasks(); task += gridDim.x) {

@@ -2,7 +2,7 @@
 // value and axis; neighbours in a warp read neighbours, which the nearest cache keeps. CUDA C++ and not Triton: the
 // number of taps is an argument.
 #pragma once
-#include "../../common/kernel.cuh"
+#include "../common/kernel.cuh"
 
 namespace fastseg {
 
@@ -33,19 +33,23 @@ __global__ void __launch_bounds__(kGaussianThreads) find_taps(Axis<T> axis, doub
   }
 }
 
-// values [planes, size, inner] along the middle.
+// values [planes, size, inner] along the middle; times factors of values for each `channels` of them, or not.
 template <class T>
 __global__ void __launch_bounds__(kGaussianThreads)
-    filter_axis(Axis<T> axis, const T* values, int64_t planes, int64_t inner, T* out) {
+    filter_axis(Axis<T> axis, const T* values, const T* factors, int64_t channels, int64_t planes, int64_t inner,
+                T* out) {
   const int64_t tasks = planes * axis.size * inner;
   for (int64_t task = int64_t(blockIdx.x) * kGaussianThreads + threadIdx.x; task < tasks;
        task += int64_t(gridDim.x) * kGaussianThreads) {
-    const int64_t at = task / inner % axis.size;
-    const T* const mine = values + task - at * inner;
+    const int64_t at = task / inner % axis.size, start = task - at * inner;
     const int64_t first = larger<int64_t>(0, at - axis.reach), last = smaller(axis.size - 1, at + axis.reach);
+    const T* const mine = factors ? factors + start / channels : nullptr;
     T sum = 0;
-    for (int64_t k = first; k <= last; ++k)
-      sum = multiply_add(axis.weights[k < at ? at - k : k - at] * axis.before[k], mine[k * inner], sum);
+    for (int64_t k = first; k <= last; ++k) {
+      const T weight = axis.weights[k < at ? at - k : k - at] * axis.before[k];
+      const T factor = mine ? mine[k * (inner / channels)] : T(1);
+      sum = multiply_add(weight * factor, values[start + k * inner], sum);
+    }
     out[task] = sum * axis.after[at];
   }
 }

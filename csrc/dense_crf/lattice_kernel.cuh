@@ -7,12 +7,12 @@
 // corners, and how many there are is known on the device alone. CUDA C++ and not Triton: a hash table is
 // compare-and-swap.
 #pragma once
-#include "../../common/kernel.cuh"
+#include "../common/kernel.cuh"
 
 namespace fastseg {
 
 constexpr int kLatticeThreads = 256;
-constexpr int kMostAxes = 8;
+constexpr int kMostAxes = 8;       // kMostDims
 constexpr int64_t kMeasured = 16;  // values of a plane for each thread
 constexpr unsigned long long kFree = ~0ull;
 
@@ -54,13 +54,6 @@ __device__ inline int64_t before(const Geometry& g, int64_t key, int sides, int 
   return key - 1 + g.place[axis] + (key % sides == 0 ? sides - g.carry : 0);
 }
 
-template <class T>
-__global__ void __launch_bounds__(kLatticeThreads) clear(T* values, int64_t n, T value) {
-  for (int64_t i = int64_t(blockIdx.x) * kLatticeThreads + threadIdx.x; i < n;
-       i += int64_t(gridDim.x) * kLatticeThreads)
-    values[i] = value;
-}
-
 // features [planes, points], `axes` planes of each sample.
 template <class T>
 __global__ void __launch_bounds__(kLatticeThreads)
@@ -94,8 +87,9 @@ __global__ void __launch_bounds__(kLatticeThreads)
     find_digits(Spans spans, int64_t samples, int d, Geometry* geometry) {
   const int64_t n = int64_t(blockIdx.x) * kLatticeThreads + threadIdx.x;
   if (n >= samples) return;
-  Geometry g{};
+  Geometry& g = geometry[n];  // in place: its arrays are indexed
   g.bad = spans.bad[n];
+  g.carry = 0;
   const double sides = d + 1;
   double low_sum = 0, high_sum = 0, cells = sides;
   for (int i = d - 1; i >= 0; --i) {
@@ -117,7 +111,6 @@ __global__ void __launch_bounds__(kLatticeThreads)
     g.carry += g.place[i];
     g.place[i + 1] = g.bad || i + 1 == d ? 0 : g.place[i] * int64_t(extent);
   }
-  geometry[n] = g;
 }
 
 // The keys and the weights of the corners around each point. Of bad features the weights are NaN.
@@ -129,7 +122,8 @@ __global__ void __launch_bounds__(kLatticeThreads)
        i += int64_t(gridDim.x) * kLatticeThreads) {
     const int64_t n = i / points, point = i % points;
     const Geometry& g = geometry[n];
-    double y[S], nearest[S], sum = 0, shift = 0;
+    double y[S], sum = 0, shift = 0;
+    int64_t key = 0;
 #pragma unroll
     for (int k = d; k >= 1; --k) {
       const double c = double(features[(n * d + k - 1) * points + point]) * g.scale[k - 1];
@@ -140,26 +134,25 @@ __global__ void __launch_bounds__(kLatticeThreads)
     int rank[S];
 #pragma unroll
     for (int k = 0; k < S; ++k) {
-      nearest[k] = double(S) * rint(y[k] / double(S));
-      shift += nearest[k];
-      y[k] -= nearest[k];
+      const double nearest = rint(y[k] / double(S));
+      shift += nearest;
+      y[k] -= double(S) * nearest;
+      if (k < d && !g.bad) key += int64_t(nearest - g.least[k]) * g.place[k];
     }
-    const double turns = rint(shift / double(S));
 #pragma unroll
-    for (int k = 0; k < S; ++k) rank[k] = g.bad ? 0 : int(turns);
+    for (int k = 0; k < S; ++k) rank[k] = g.bad ? 0 : int(shift);
 #pragma unroll
     for (int k = 0; k < S; ++k)
 #pragma unroll
       for (int l = k + 1; l < S; ++l) ++(y[k] < y[l] ? rank[k] : rank[l]);
-    int64_t key = 0;
     double sorted[S];
     int axis[S];
 #pragma unroll
     for (int k = 0; k < S; ++k) {
-      const int wrap = rank[k] < 0 ? S : rank[k] >= S ? -S : 0;
-      rank[k] += wrap;
-      y[k] = (y[k] - double(wrap)) / double(S);
-      if (k < d && !g.bad) key += int64_t((nearest[k] + double(wrap)) / double(S) - g.least[k]) * g.place[k];
+      const int wrap = rank[k] < 0 ? 1 : rank[k] >= S ? -1 : 0;
+      rank[k] += S * wrap;
+      y[k] = y[k] / double(S) - double(wrap);
+      if (k < d && !g.bad) key += wrap * g.place[k];
     }
 #pragma unroll
     for (int r = 0; r < S; ++r)
@@ -256,16 +249,14 @@ __global__ void __launch_bounds__(kLatticeThreads)
        i += int64_t(gridDim.x) * kLatticeThreads) {
     const int64_t n = i / corners / sides, v = i % corners;
     const int axis = int(i / corners % sides), none = int(count[n]);
-    int found[2] = {none, none};
-    if (v < none && !geometry[n].bad) {
-      const int64_t key = vertex_keys[n * corners + v];
-      const int one = table.find(n, before(geometry[n], key, sides, axis));
-      const int other = table.find(n, behind(geometry[n], key, sides, axis));
-      if (one >= 0) found[0] = one;
-      if (other >= 0) found[1] = other;
+    for (int side = 0; side < 2; ++side) {
+      int found = -1;
+      if (v < none && !geometry[n].bad) {
+        const int64_t key = vertex_keys[n * corners + v];
+        found = table.find(n, side ? behind(geometry[n], key, sides, axis) : before(geometry[n], key, sides, axis));
+      }
+      neighbours[2 * i + side] = found >= 0 ? found : none;
     }
-    neighbours[2 * i] = found[0];
-    neighbours[2 * i + 1] = found[1];
   }
 }
 
@@ -281,21 +272,28 @@ __global__ void __launch_bounds__(kLatticeThreads)
     const int64_t n = i / points;
     const int* const mine = vertices + i * sides;
     const int* const beside = neighbours + n * sides * corners * 2;
-    const int none = int(count[n]);
-    int along[kMostAxes + 1];
-    unsigned used = 0;
-    for (int k = 0; k + 1 < sides; ++k) {
-      along[k] = 0;
-      while (along[k] + 1 < sides && beside[(along[k] * corners + mine[k]) * 2 + 1] != mine[k + 1]) ++along[k];
-      used |= 1u << along[k];
+    const int none = int(smaller(larger<int64_t>(0, count[n]), corners));
+    bool known = true;  // of a state that no lattice has: NaN for a vertex that is none
+    for (int k = 0; k < sides; ++k) known &= unsigned(mine[k]) < unsigned(none);
+    if (!known) {
+      diagonal[i] = T(NAN);
+      continue;
     }
-    along[sides - 1] = 0;
-    while (used >> along[sides - 1] & 1 && along[sides - 1] + 1 < sides) ++along[sides - 1];
+    uint64_t along = 0;  // 4 bits for each corner: the axis to the next one
+    unsigned used = 0;
+    for (int k = 0; k < sides; ++k) {
+      int axis = 0;
+      const bool last = k + 1 == sides;
+      while (axis + 1 < sides && (last ? used >> axis & 1 : beside[(axis * corners + mine[k]) * 2 + 1] != mine[k + 1]))
+        ++axis;
+      used |= 1u << axis;
+      along |= uint64_t(axis) << 4 * k;
+    }
     double sum = 0;
     for (int a = 0; a < sides; ++a)
       for (int b = 0; b < sides; ++b) {
         unsigned there = 0;  // the axes between both corners
-        for (int k = smaller(a, b); k < larger(a, b); ++k) there |= 1u << along[k];
+        for (int k = smaller(a, b); k < larger(a, b); ++k) there |= 1u << (along >> 4 * k & 15);
         double shares = 0;
         // By the axes between them; by the others, the other way round; around once, and back.
         for (int way = 0; way < (a == b ? 3 : 2); ++way) {
@@ -303,7 +301,7 @@ __global__ void __launch_bounds__(kLatticeThreads)
           const int behind = way == 0 ? a < b : way == 1 ? a >= b : 0;
           int at = mine[a];
           double share = 1;
-          for (int axis = 0; axis < sides && at < none; ++axis)
+          for (int axis = 0; axis < sides && unsigned(at) < unsigned(none); ++axis)
             if (steps >> axis & 1) {
               at = beside[(axis * corners + at) * 2 + behind];
               share /= 2;
