@@ -1,4 +1,5 @@
 #include <cmath>
+#include <limits>
 
 #include "arguments.h"
 #include "gaussian_kernel.cuh"
@@ -32,8 +33,12 @@ void filter_along(const Stream& stream, const Tensor& like, const Pass& pass, co
                      taps + 2 * pass.size};
   stream.launch(find_taps<T>, blocks_for(pass.size, kGaussianThreads), kGaussianThreads, 0, axis, pass.sigma,
                 norm.before, norm.after);
+  // Of the axis's own factors, all lines have the same.
+  const Factors<T> by = factors
+                            ? Factors<T>{factors, pass.channels, pass.inner / pass.channels}
+                            : Factors<T>{norm.before ? axis.before : nullptr, std::numeric_limits<int64_t>::max(), 1};
   stream.launch(filter_axis<T>, blocks_for(pass.outer * pass.size * pass.inner, kGaussianThreads), kGaussianThreads, 0,
-                axis, values, factors, pass.channels, pass.outer, pass.inner, out);
+                axis, values, by, pass.outer, pass.inner, out);
 }
 
 template <class T>

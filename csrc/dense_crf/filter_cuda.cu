@@ -50,6 +50,8 @@ void DeviceLattice<T>::list(const T* before) const {
 
 template <class T>
 OnLattice<T> DeviceLattice<T>::on(int64_t channels) const {
+  int shift = 0;
+  while (shift < 5 && 1 << shift < channels) ++shift;
   return {n_,
           points_,
           channels,
@@ -62,13 +64,14 @@ OnLattice<T> DeviceLattice<T>::on(int64_t channels) const {
           data<int>(owners_),
           data<T>(shares_),
           data<int>(starts_),
-          alpha<T>(sides_)};
+          alpha<T>(sides_),
+          shift};
 }
 
 template <class T>
 const T* DeviceLattice<T>::blurred(const T* rows, int64_t channels, bool transposed) const {
   const OnLattice<T> p = on(channels);
-  const int64_t blocks = blocks_for(corners_ * channels, kFilterThreads);
+  const int64_t blocks = blocks_for(corners_ << p.shift, kFilterThreads);
   T *grid = data<T>(grids_), *other = grid + n_ * corners_ * channels;
   stream_.launch(splat<T>, blocks_for(n_ * blocks_for(corners_, kPiece), kFilterWarps), kFilterThreads, 0, p, rows,
                  grid, data<T>(parts_));
@@ -83,8 +86,8 @@ const T* DeviceLattice<T>::blurred(const T* rows, int64_t channels, bool transpo
 template <class T>
 void DeviceLattice<T>::filter(const T* rows, int64_t channels, bool transposed, const T* after, T* out) const {
   const T* const grid = blurred(rows, channels, transposed);
-  stream_.launch(slice<T>, blocks_for(n_ * points_ * channels, kFilterThreads), kFilterThreads, 0, on(channels), grid,
-                 after, out);
+  const OnLattice<T> p = on(channels);
+  stream_.launch(slice<T>, blocks_for(n_ * points_ << p.shift, kFilterThreads), kFilterThreads, 0, p, grid, after, out);
 }
 
 template <class T>

@@ -27,9 +27,11 @@ struct OnLattice {
   T* shares;              // of its values, as sorted
   int* starts;            // [samples, corners + 1], of each vertex in them
   T scale;                // of results
+  int shift;              // 2^shift neighbouring threads share the channels of a vertex or of a point
 
   __device__ int64_t corners() const { return points * sides; }
   __device__ int64_t found(int64_t n) const { return smaller(larger<int64_t>(0, count[n]), corners()); }
+  __device__ int64_t threads() const { return int64_t(1) << shift; }
   __device__ int64_t pieces() const { return (corners() + kPiece - 1) / kPiece; }
 
   // What a point finds at its corners. Of a state that no lattice has: NaN for a vertex that is none.
@@ -83,29 +85,22 @@ template <class T>
 __global__ void __launch_bounds__(kFilterThreads) splat(OnLattice<T> p, const T* values, T* grid, T* parts) {
   const int64_t corners = p.corners(), pieces = p.pieces(), warps = int64_t(gridDim.x) * kFilterWarps;
   for (int64_t task = int64_t(blockIdx.x) * kFilterWarps + threadIdx.x / 32; task < p.samples * pieces; task += warps) {
-    const int64_t n = task / pieces, first = task % pieces * kPiece, last = smaller(first + kPiece, corners);
-    const int *const sorted = p.sorted + n * corners, *const owners = p.owners + n * corners;
+    const int64_t n = task / pieces, first = task % pieces * kPiece;
+    const int size = int(smaller(kPiece, corners - first)), count = int(p.found(n));
+    const int *const sorted = p.sorted + n * corners + first, *const owners = p.owners + n * corners + first;
+    const int* const starts = p.starts + n * (corners + 1);
+    const T* const shares = p.shares + n * corners + first;
     for (int64_t c = threadIdx.x % 32; c < p.channels; c += 32) {
-      T sum = 0, ahead[kAhead];
-      for (int64_t from = first; from < last; from += kAhead) {
-#pragma unroll
-        for (int j = 0; j < kAhead; ++j) {
-          const int64_t at = smaller(from + j, last - 1);
-          ahead[j] = p.shares[n * corners + at] * values[(n * p.points + owners[at]) * p.channels + c];
-        }
-#pragma unroll
-        for (int j = 0; j < kAhead; ++j) {
-          const int64_t at = from + j;
-          if (at >= last) break;
-          const int vertex = sorted[at];
-          sum += ahead[j];
-          if (at + 1 < last && sorted[at + 1] == vertex) continue;
-          if (vertex >= 0 && vertex < p.found(n)) {
-            const bool later = p.starts[n * (corners + 1) + vertex] < first;
-            (later ? parts + task * p.channels : grid + (n * corners + vertex) * p.channels)[c] = sum;
-          }
-          sum = 0;
-        }
+      const T* const rows = values + n * p.points * p.channels + c;
+      for (int at = 0; at < size;) {
+        const int vertex = sorted[at];
+        const bool known = unsigned(vertex) < unsigned(count);
+        const int end = known ? int(smaller<int64_t>(starts[vertex + 1] - first, size)) : at + 1;
+        T sum = 0;
+#pragma unroll kAhead
+        for (; at < end; ++at) sum = multiply_add(shares[at], rows[owners[at] * p.channels], sum);
+        if (!known) continue;
+        (starts[vertex] < first ? parts + task * p.channels : grid + (n * corners + vertex) * p.channels)[c] = sum;
       }
     }
   }
@@ -116,14 +111,17 @@ template <class T>
 __global__ void __launch_bounds__(kFilterThreads) join(OnLattice<T> p, const T* parts, T* grid) {
   const int64_t corners = p.corners();
   for (int64_t n = 0; n < p.samples; ++n)
-    for (int64_t i = int64_t(blockIdx.x) * kFilterThreads + threadIdx.x; i < p.found(n) * p.channels;
+    for (int64_t i = int64_t(blockIdx.x) * kFilterThreads + threadIdx.x; i < p.found(n) << p.shift;
          i += int64_t(gridDim.x) * kFilterThreads) {
-      const int64_t v = i / p.channels, c = i % p.channels;
+      const int64_t v = i >> p.shift;
       const int* const starts = p.starts + n * (corners + 1) + v;
-      T sum = starts[0] < starts[1] ? grid[n * corners * p.channels + i] : T(0);
-      for (int64_t piece = starts[0] / kPiece + 1; piece * kPiece < starts[1]; ++piece)
-        sum += parts[(n * p.pieces() + piece) * p.channels + c];
-      grid[n * corners * p.channels + i] = sum;
+      T* const row = grid + (n * corners + v) * p.channels;
+      for (int64_t c = i & (p.threads() - 1); c < p.channels; c += p.threads()) {
+        T sum = starts[0] < starts[1] ? row[c] : T(0);
+        for (int64_t piece = starts[0] / kPiece + 1; piece * kPiece < starts[1]; ++piece)
+          sum += parts[(n * p.pieces() + piece) * p.channels + c];
+        row[c] = sum;
+      }
     }
 }
 
@@ -148,16 +146,19 @@ template <class T>
 __global__ void __launch_bounds__(kFilterThreads) blur(OnLattice<T> p, int axis, const T* grid, T* blurred) {
   const int64_t corners = p.corners();
   for (int64_t n = 0; n < p.samples; ++n) {
-    const int64_t count = p.found(n);
+    const unsigned count = unsigned(p.found(n));
     const T* const rows = grid + n * corners * p.channels;
-    for (int64_t i = int64_t(blockIdx.x) * kFilterThreads + threadIdx.x; i < count * p.channels;
+    const int* const neighbours = p.neighbours + (n * p.sides + axis) * corners * 2;
+    for (int64_t i = int64_t(blockIdx.x) * kFilterThreads + threadIdx.x; i < int64_t(count) << p.shift;
          i += int64_t(gridDim.x) * kFilterThreads) {
-      const int64_t v = i / p.channels, c = i % p.channels;
-      const int* const beside = p.neighbours + ((n * p.sides + axis) * corners + v) * 2;
-      T both = 0;
-      if (unsigned(beside[0]) < count) both += rows[beside[0] * p.channels + c];
-      if (unsigned(beside[1]) < count) both += rows[beside[1] * p.channels + c];
-      blurred[n * corners * p.channels + i] = multiply_add(T(0.5), both, rows[i]);
+      const int64_t v = i >> p.shift;
+      const int one = neighbours[2 * v], other = neighbours[2 * v + 1];
+      for (int64_t c = i & (p.threads() - 1); c < p.channels; c += p.threads()) {
+        T both = 0;
+        if (unsigned(one) < count) both += rows[one * p.channels + c];
+        if (unsigned(other) < count) both += rows[other * p.channels + c];
+        blurred[(n * corners + v) * p.channels + c] = multiply_add(T(0.5), both, rows[v * p.channels + c]);
+      }
     }
   }
 }
@@ -165,12 +166,13 @@ __global__ void __launch_bounds__(kFilterThreads) blur(OnLattice<T> p, int axis,
 // grid -> results [samples, points, channels], times `after` [samples, points], or not.
 template <class T>
 __global__ void __launch_bounds__(kFilterThreads) slice(OnLattice<T> p, const T* grid, const T* after, T* results) {
-  const int64_t tasks = p.samples * p.points * p.channels;
-  for (int64_t i = int64_t(blockIdx.x) * kFilterThreads + threadIdx.x; i < tasks;
+  for (int64_t i = int64_t(blockIdx.x) * kFilterThreads + threadIdx.x; i < p.samples * p.points << p.shift;
        i += int64_t(gridDim.x) * kFilterThreads) {
-    const int64_t point = i / p.channels;
-    const T value = p.at(grid, point / p.points, point % p.points, i % p.channels);
-    results[i] = after ? after[point] * value : value;
+    const int64_t point = i >> p.shift, n = point / p.points;
+    for (int64_t c = i & (p.threads() - 1); c < p.channels; c += p.threads()) {
+      const T value = p.at(grid, n, point - n * p.points, c);
+      results[point * p.channels + c] = after ? after[point] * value : value;
+    }
   }
 }
 

@@ -33,22 +33,30 @@ __global__ void __launch_bounds__(kGaussianThreads) find_taps(Axis<T> axis, doub
   }
 }
 
-// values [planes, size, inner] along the middle; times factors of values for each `channels` of them, or not.
+// What values are multiplied by: the one at k along the axis has factors[start / each + k * step].
+template <class T>
+struct Factors {
+  const T* factors;  // or null
+  int64_t each, step;
+};
+
+// values [planes, size, inner] along the middle.
 template <class T>
 __global__ void __launch_bounds__(kGaussianThreads)
-    filter_axis(Axis<T> axis, const T* values, const T* factors, int64_t channels, int64_t planes, int64_t inner,
-                T* out) {
+    filter_axis(Axis<T> axis, const T* values, Factors<T> by, int64_t planes, int64_t inner, T* out) {
   const int64_t tasks = planes * axis.size * inner;
   for (int64_t task = int64_t(blockIdx.x) * kGaussianThreads + threadIdx.x; task < tasks;
        task += int64_t(gridDim.x) * kGaussianThreads) {
-    const int64_t at = task / inner % axis.size, start = task - at * inner;
-    const int64_t first = larger<int64_t>(0, at - axis.reach), last = smaller(axis.size - 1, at + axis.reach);
-    const T* const mine = factors ? factors + start / channels : nullptr;
+    const int64_t at = task / inner % axis.size;
+    const int before = int(smaller(at, axis.reach)), behind = int(smaller(axis.size - 1 - at, axis.reach));
+    const T* value = values + task - before * inner;
     T sum = 0;
-    for (int64_t k = first; k <= last; ++k) {
-      const T weight = axis.weights[k < at ? at - k : k - at] * axis.before[k];
-      const T factor = mine ? mine[k * (inner / channels)] : T(1);
-      sum = multiply_add(weight * factor, values[start + k * inner], sum);
+    if (by.factors) {
+      const T* factor = by.factors + (task - at * inner) / by.each + (at - before) * by.step;
+      for (int k = -before; k <= behind; ++k, value += inner, factor += by.step)
+        sum = multiply_add(axis.weights[abs(k)] * *factor, *value, sum);
+    } else {
+      for (int k = -before; k <= behind; ++k, value += inner) sum = multiply_add(axis.weights[abs(k)], *value, sum);
     }
     out[task] = sum * axis.after[at];
   }

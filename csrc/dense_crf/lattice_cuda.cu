@@ -18,24 +18,40 @@ Tensor filled(const Tensor& like, int64_t size, ScalarType type, double value) {
   return torch::stable::fill_(x, value);
 }
 
+// Throws for features [N, d, P] that no key holds.
+template <class T>
+void check_geometry(const Stream& stream, const char* op, const Tensor& f, const Tensor& geometry, const Fault* first) {
+  const int64_t d = f.size(1), points = f.size(2);
+  Fault fault;
+  stream.read(&fault, first, sizeof fault);
+  if (fault) {
+    const int64_t at = int64_t(kNoIndex - fault);
+    T value;
+    stream.read(&value, data<T>(f) + at, sizeof value);
+    fail(op, "features", "be finite, got ", value, " at [", at / points / d, ", ", at / points % d, ", ", at % points,
+         "]");
+  }
+  for (int64_t i = 0; i < f.size(0); ++i) {
+    Geometry found;
+    stream.read(&found, data<Geometry>(geometry) + i, sizeof found);
+    FASTSEG_CHECK(!found.bad, op, "features", "span fewer than 2^62 cells of the lattice, got more in sample ", i);
+  }
+}
+
 // The digits of keys of each sample, an array of Geometry.
 template <class T>
 Tensor find_geometry(const Stream& stream, const char* op, const Tensor& f) {
   const int64_t n = f.size(0), d = f.size(1), points = f.size(2);
   const Tensor least = filled(f, n * d, ScalarType::Long, -1), most = zeros(f, {n * d}, ScalarType::Long);
   const Tensor bad = zeros(f, {n}, ScalarType::Int);
-  const Spans spans{data<unsigned long long>(least), data<unsigned long long>(most), data<int>(bad)};
+  const Faults faults(f, false);
+  const Spans spans{data<unsigned long long>(least), data<unsigned long long>(most), data<int>(bad), faults.first()};
   stream.launch(measure<T>, n * d * blocks_for(points, kLatticeThreads * kMeasured), kLatticeThreads, 0, data<T>(f),
                 n * d, int(d), points, spans);
   const Tensor geometry = empty(f, {n * int64_t(sizeof(Geometry))}, ScalarType::Byte);
   stream.launch(find_digits, blocks_for(n, kLatticeThreads), kLatticeThreads, 0, spans, n, int(d),
                 data<Geometry>(geometry));
-  for (int64_t i = 0; checking() && i < n; ++i) {
-    Geometry found;
-    stream.read(&found, data<Geometry>(geometry) + i, sizeof found);
-    FASTSEG_CHECK(!found.bad, op, "features",
-                  "be finite and span fewer cells of the lattice than 2^62, got others in sample ", i);
-  }
+  if (checking()) check_geometry<T>(stream, op, f, geometry, faults.first());
   return geometry;
 }
 

@@ -20,6 +20,7 @@ constexpr unsigned long long kFree = ~0ull;
 struct Spans {
   unsigned long long *least, *most;  // [N, d]
   int* bad;                          // [N]
+  Fault* first;                      // feature that is not finite
 };
 
 // Digits of keys (lattice.h), of one sample.
@@ -66,7 +67,10 @@ __global__ void __launch_bounds__(kLatticeThreads)
     int bad = 0;
     for (int64_t i = first + threadIdx.x; i < first + kChunk && i < points; i += kLatticeThreads) {
       const double x = double(features[plane * points + i]);
-      bad |= !finite(x);
+      if (!finite(x)) {
+        bad = 1;
+        note_fault(spans.first, plane * points + i);
+      }
       least = smaller(least, ordered(x));
       most = larger(most, ordered(x));
     }

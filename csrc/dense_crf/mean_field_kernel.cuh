@@ -19,9 +19,9 @@ struct Message {
   const T* self;         // as after: of the pixel's own value, which is taken off, or null
   const T* table;        // [channels, channels], compatibility by columns
 
-  __device__ T at(const T* old, int64_t pixel, int64_t channel) const {
+  __device__ T at(const T* old, int64_t pixel, int64_t sample, int64_t channel) const {
     const int64_t place = pixel * lattice.channels + channel;
-    T value = grid ? lattice.at(grid, pixel / lattice.points, pixel % lattice.points, channel) : map[place];
+    T value = grid ? lattice.at(grid, sample, pixel - sample * lattice.points, channel) : map[place];
     if (after) value *= after[pixel];
     return self ? value - self[pixel] * old[place] : value;
   }
@@ -68,11 +68,12 @@ __global__ void __launch_bounds__(kFieldThreads, 4)
   for (int64_t pixel = int64_t(blockIdx.x) * kFieldWarps + threadIdx.x / 32;
        pixel < one.lattice.samples * one.lattice.points; pixel += int64_t(gridDim.x) * kFieldWarps) {
     T* const mine = values + pixel * channels;
+    const int64_t sample = pixel / one.lattice.points;
     for (int64_t c = lane; c < channels; c += 32) mine[c] = -unary[pixel * channels + c];
     for (int64_t first = 0; messages && first < channels; first += 32) {
       const int64_t c = first + lane;
-      const T from_one = c < channels ? one.at(old, pixel, c) : T(0);
-      const T from_other = c < channels ? other.at(old, pixel, c) : T(0);
+      const T from_one = c < channels ? one.at(old, pixel, sample, c) : T(0);
+      const T from_other = c < channels ? other.at(old, pixel, sample, c) : T(0);
       if (apart) {
         const int64_t at = c * channels + c;
         if (c < channels) mine[c] -= multiply_add(one.table[at], from_one, other.table[at] * from_other);

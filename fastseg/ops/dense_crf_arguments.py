@@ -29,7 +29,7 @@ def deviations_of(op: str, argument: str, sigma: Numbers, n: int, like: Tensor) 
     numbers = list(sigma) if isinstance(sigma, Sequence) and not isinstance(sigma, str) else [sigma] * n
     if len(numbers) != n or not all(isinstance(x, Real | torch.SymFloat) and 0 < x < math.inf for x in numbers):
         raise ValueError(f"{rule}, got {sigma!r}")
-    return torch.tensor([float(x) for x in numbers], dtype=torch.float64, device=like.device)
+    return torch.tensor([float(x) for x in numbers], dtype=torch.float64).to(like.device)
 
 
 def compatibilities_of(

@@ -81,7 +81,7 @@ def kernels_of(
     for exact in (spatial == "exact", bilateral == "exact"):
         diagonal = None if include_self else ones
         if not exact:
-            deviations = torch.as_tensor(sigma, dtype=torch.float64, device=flat.device)
+            deviations = torch.as_tensor(sigma, dtype=torch.float64).to(flat.device)
             near = reference.positions(size, deviations).to(flat.dtype).expand(n, -1, -1)
             apply, state = on_lattice(ops, flat if kernels else near)
             if not include_self:
