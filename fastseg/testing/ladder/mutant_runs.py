@@ -31,11 +31,11 @@ from ..layouts import FAR
 from ..selftest import deterministic, layouts_of, selftest
 from . import host, interpreted_runs
 from .forks import forked
-from .kernels import FOLDER
+from .kernels import FOLDER, ops_behind
 from .rows import backwards
 
 FOREVER = 7200
-SPARE = 20  # seconds of the processor that a mutant has beyond ten times what its rows take
+TIMES, SPARE = 4, 10  # what a mutant has of the time of its rows, and seconds of the processor beyond
 NUMBERS = 8192  # of marks in csrc/testing/mutants.h
 DATA_ERRORS = "data errors"
 Job = tuple[str, str, str]  # case, dtype, layout; or data errors, which, which of its values; or limits, op, which
@@ -54,6 +54,7 @@ class Order:
         seconds: of rows for each mutant, as they take them unchanged.
         functions: `module.function` that each mutant of Triton stands in; the interpreter has no marks.
         pattern: what the names of the cases have in them.
+        ops: registered ops that launch the kernels; cases that call none of them are left out. None: all cases.
     """
 
     place: str
@@ -63,6 +64,7 @@ class Order:
     seconds: float = 6.0
     functions: Mapping[int, str] = field(default_factory=dict)
     pattern: str = ""
+    ops: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,11 @@ def data_error_jobs() -> list[Job]:
     """Those that run on the kernels of this process."""
     found = ((name, error) for name, error in find_data_errors().items() if poisons(error, "cpu"))
     return [(DATA_ERRORS, name, str(i)) for name, error in found for i in range(len(error.values))]
+
+
+def _launches(job: Job, ops: Sequence[str]) -> bool:
+    """Whether a job may run a kernel of these ops."""
+    return not ops or job[0] not in _cases() or bool(ops_behind(_cases()[job[0]].op).intersection(ops))
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -273,15 +280,16 @@ def main() -> None:
                 _say(Verdict(0, how, why, ()))
                 return
             taken = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-            limits = dict.fromkeys(order.mutants, 10 * taken + SPARE)
+            limits = dict.fromkeys(order.mutants, TIMES * taken + SPARE)
         else:
             found = find_jobs()
             if order.rung == "interpreter":
                 found = interpreted_runs.find_jobs(FOLDER / f"{Path(order.place).name}.py") + data_error_jobs()
-            costs, met = _measured(order, [job for job in found if order.pattern in job[0]], marks)
+            found = [job for job in found if order.pattern in job[0] and _launches(job, order.ops)]
+            costs, met = _measured(order, found, marks)
             chosen = order.rung == "interpreter"  # in their order
             jobs = {k: v if chosen else by_turns({job: costs[job] for job in v}, order.seconds) for k, v in met.items()}
-            limits = {k: 10 * sum(costs[job] for job in v) + SPARE for k, v in jobs.items()}
+            limits = {k: TIMES * sum(costs[job] for job in v) + SPARE for k, v in jobs.items()}
         work = ((k, task(k), limits[k]) for k in order.mutants)
         for mutant, how, why in forked(work):
             how = order.rung if order.rung in host.SANITIZERS and how == "crash" else how

@@ -18,7 +18,7 @@ from rich.progress import Progress
 from ... import _triton
 from .. import results
 from . import host, interpreted_mutants, mutant_runs
-from .gate import gate_modules
+from .gate import find_gates, gate_modules
 from .mutant_runs import Order, Verdict
 from .mutants import Mutant, keys, mutated
 from .sources import ROOT, digest
@@ -27,7 +27,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "gpu_mutation.jsonl"
 COMMAND = "python -m fastseg.testing.ladder.mutation"
 SHARE = 0.95  # of all mutants, that have to be killed
 STAGES = ("values", "address", "undefined", "thread", "values")
-SECONDS = 6.0, 600.0  # of rows for each mutant in the first stage, where most die, and in the last one
+SECONDS = 6.0, 100.0  # of rows for each mutant in the first stage, where most die, and in the last one
 SANITIZED = 64  # rows of a mutant under a sanitizer, of those that the first stage chose
 INTERPRETED = 300.0  # of rows for each mutant of a Triton kernel
 Row = dict[str, Any]
@@ -69,13 +69,15 @@ def run_cuda(files: Sequence[Path], tree: Path, progress: Progress) -> Iterator[
     mutants = dict(enumerate(write_mutants(files, tree), 1))
     alive = tuple(mutants)
     chosen: dict[int, Sequence[mutant_runs.Job]] = {}
+    stems = {path.parent.name for path in files}
+    ops = sorted({op for gate in find_gates() if gate.pattern.split("/")[0] in stems for op in gate.ops})
     for rung in STAGES:
         if not alive:
             return
         sanitizer = rung if rung in host.SANITIZERS else ""
         library = host.build(sanitizer, tree / "csrc", tree / rung)
         jobs = {k: chosen[k][:SANITIZED] for k in alive} if sanitizer else {}
-        verdicts = _ordered(Order(str(library), alive, rung, jobs, SECONDS[bool(chosen)]), progress)
+        verdicts = _ordered(Order(str(library), alive, rung, jobs, SECONDS[bool(chosen)], ops=ops), progress)
         yield from ((mutants[k], verdict.how) for k, verdict in verdicts.items() if verdict.how)
         alive = tuple(k for k, verdict in verdicts.items() if not verdict.how)
         chosen = chosen or {k: verdict.jobs for k, verdict in verdicts.items()}
