@@ -76,10 +76,9 @@ def dense_crf(
     lattice, of which a pixel has as many as there are axes and channels and one more.
     Accuracy: the smoothness kernel leaves out weights below 2^-18 (2^-55 in float64) of the largest, 6e-7 of their sum.
     Gradient: of `unary`, weights and `compatibility`; of `image` and the deviations where their kernel is exact. The
-    lattice is not differentiable in these: `ValueError`. Devices: CPU and CUDA compiled, others through the reference.
+    lattice is not differentiable in these: `ValueError`. Devices: CPU compiled, others through the reference.
     Errors: `ValueError` naming the argument for a wrong shape, dtype or value, `RuntimeError` where the image is not
-    finite or spans more than keys of 62 bits can tell apart; on CUDA with FASTSEG_CHECK=1, and without it such a sample
-    is NaN.
+    finite or spans more than keys of 62 bits can tell apart.
 
     Source: Krähenbühl, Koltun 2011, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (arXiv
     1210.5644), algorithm 1; normalizations of Krähenbühl, Koltun 2013, "Parameter Learning and Convergent Inference for

@@ -39,10 +39,9 @@ def permutohedral_filter(values: Tensor, features: Tensor, *, normalization: str
     at most as many as corners, takes up to 96 bytes while the lattice is built, and a value of up to 32 channels at a
     time; a vertex, of which there are no more than that, 12 (d + 1) bytes and one such value.
     Gradient: of `values`, by the transposed kernel, which blurs in the other order; once and again. The lattice is not
-    differentiable in its features: `ValueError` where they require a gradient. Devices: CPU and CUDA compiled, others
-    through the reference. Errors: `ValueError` naming the argument for a wrong shape, dtype or normalization,
-    `RuntimeError` for features that are not finite or lie too far apart for keys of 62 bits; on CUDA with
-    FASTSEG_CHECK=1, and without it such a sample is NaN.
+    differentiable in its features: `ValueError` where they require a gradient. Devices: CPU compiled, others through
+    the reference. Errors: `ValueError` naming the argument for a wrong shape, dtype or normalization, `RuntimeError`
+    for features that are not finite or lie too far apart for keys of 62 bits.
 
     Source: Adams, Baek, Davis 2010, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", section 3;
     scale, blur and normalizations of Krähenbühl, Koltun 2011 (arXiv 1210.5644) and 2013.
@@ -90,7 +89,7 @@ def gaussian_filter_2d(
     Error: with "exact", weights below 2^-26 (2^-55 in float64) of the largest are left out, which is beyond 6.01 (8.74)
     deviations, or less than half an epsilon of the sum of weights.
     Memory: the result, and for each thread a row.
-    Gradient: of `values`, by the transposed kernel; once and again. Devices: CPU and CUDA compiled, others through the
+    Gradient: of `values`, by the transposed kernel; once and again. Devices: CPU compiled, others through the
     reference. Errors: `ValueError` naming the argument for a wrong shape, dtype, deviation, normalization or method.
 
     Source: Krähenbühl, Koltun 2011, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (arXiv

@@ -27,8 +27,8 @@ class PermutohedralLattice:
         count: int64 [N], how many vertices there are: at most P (d + 1), which there is room for.
 
     Memory: 8 (d + 1)^2 + 8 (d + 1) bytes a point (12 in float64), most of which is room that few features need.
-    Gradient: of what is filtered, by the transposed kernel; none of the features. Devices: CPU and CUDA compiled,
-    others through the reference. Errors, source: as in `permutohedral_filter`.
+    Gradient: of what is filtered, by the transposed kernel; none of the features. Devices: CPU compiled, others through
+    the reference. Errors, source: as in `permutohedral_filter`.
 
     Example:
         >>> lattice = PermutohedralLattice(torch.rand(1, 5, 100) * 4)

@@ -1,16 +1,13 @@
 """Rows of the dense CRF: filters with Gaussian kernels."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ... import ops
 from ...reference.dense_crf_lattice import NORMALIZATIONS
 from ..case import Case, Inputs
-from ..data_errors import DataError
 from ..layouts import with_layout
 from ..signals import generator, logits
 from .upsample import Make
@@ -268,18 +265,3 @@ def _field_rows() -> Iterator[Case]:
 
 
 CASES: tuple[Case, ...] = (*_rows(), *_gaussian_rows(), *_pair_rows(), *_field_rows())
-
-
-def _unfit(device: str, value: float) -> Callable[[], Tensor]:
-    """Features of which the second sample has this value at two places."""
-    features = features_of("noise", (2, 3, 40), 0)
-    features[1, 1, 7] = features[1, 2, 3] = value
-    given = features.float().to(device)
-    return lambda: ops.permutohedral_filter(torch.ones(2, 4, 40, device=device), given)
-
-
-def _second() -> Tensor:
-    return torch.stack([torch.zeros(4, 40, dtype=torch.bool), torch.ones(4, 40, dtype=torch.bool)])
-
-
-DATA_ERRORS = (DataError("features", "features", _unfit, (math.nan, math.inf, -math.inf), 0.5, (1, 1, 7), _second),)

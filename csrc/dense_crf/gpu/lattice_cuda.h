@@ -2,9 +2,9 @@
 #pragma once
 #include <array>
 
-#include "../common/cuda.h"
+#include "../../common/cuda.h"
 #include "filter_kernel.cuh"
-#include "normalization.h"
+#include "../normalization.h"
 
 namespace fastseg {
 

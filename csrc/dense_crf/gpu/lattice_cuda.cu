@@ -1,6 +1,6 @@
 #include <tuple>
 
-#include "arguments.h"
+#include "../arguments.h"
 #include "lattice_cuda.h"
 #include "lattice_kernel.cuh"
 

@@ -1,7 +1,7 @@
 #include <cmath>
 #include <limits>
 
-#include "arguments.h"
+#include "../arguments.h"
 #include "gaussian_kernel.cuh"
 #include "lattice_cuda.h"
 #include "pairwise_kernel.cuh"

@@ -1,4 +1,4 @@
-#include "arguments.h"
+#include "../arguments.h"
 #include "lattice_cuda.h"
 
 namespace fastseg {

@@ -2,7 +2,7 @@
 // value and axis; neighbours in a warp read neighbours, which the nearest cache keeps. CUDA C++ and not Triton: the
 // number of taps is an argument.
 #pragma once
-#include "../common/kernel.cuh"
+#include "../../common/kernel.cuh"
 
 namespace fastseg {
 

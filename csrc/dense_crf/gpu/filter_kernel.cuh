@@ -5,7 +5,7 @@
 // it in their order. A piece reads a row of values for each corner; blur three rows a vertex and axis; slice d + 1 rows
 // a point. How many vertices there are is known on the device alone: the room beyond them is left out.
 #pragma once
-#include "../common/kernel.cuh"
+#include "../../common/kernel.cuh"
 
 namespace fastseg {
 
