@@ -3,8 +3,8 @@
 #include <array>
 
 #include "../../common/cuda.h"
-#include "filter_kernel.cuh"
 #include "../normalization.h"
+#include "filter_kernel.cuh"
 
 namespace fastseg {
 

@@ -1,6 +1,6 @@
+#include "../options.h"
 #include "lattice_cuda.h"
 #include "mean_field_kernel.cuh"
-#include "../options.h"
 
 namespace fastseg {
 namespace {
