@@ -35,7 +35,7 @@ from .kernels import FOLDER, ops_behind
 from .rows import backwards
 
 FOREVER = 7200
-TIMES, SPARE = 4, 10  # what a mutant has of the time of its rows, and seconds of the processor beyond
+SPARE = 20  # seconds of the processor that a mutant has beyond ten times what its rows take
 NUMBERS = 8192  # of marks in csrc/testing/mutants.h
 DATA_ERRORS = "data errors"
 Job = tuple[str, str, str]  # case, dtype, layout; or data errors, which, which of its values; or limits, op, which
@@ -280,7 +280,7 @@ def main() -> None:
                 _say(Verdict(0, how, why, ()))
                 return
             taken = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-            limits = dict.fromkeys(order.mutants, TIMES * taken + SPARE)
+            limits = dict.fromkeys(order.mutants, 10 * taken + SPARE)
         else:
             found = find_jobs()
             if order.rung == "interpreter":
@@ -289,7 +289,7 @@ def main() -> None:
             costs, met = _measured(order, found, marks)
             chosen = order.rung == "interpreter"  # in their order
             jobs = {k: v if chosen else by_turns({job: costs[job] for job in v}, order.seconds) for k, v in met.items()}
-            limits = {k: TIMES * sum(costs[job] for job in v) + SPARE for k, v in jobs.items()}
+            limits = {k: 10 * sum(costs[job] for job in v) + SPARE for k, v in jobs.items()}
         work = ((k, task(k), limits[k]) for k in order.mutants)
         for mutant, how, why in forked(work):
             how = order.rung if order.rung in host.SANITIZERS and how == "crash" else how
