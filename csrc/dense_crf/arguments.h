@@ -34,6 +34,14 @@ inline Float check_filter(const char* op, const Tensor& values, const Tensor& fe
   return type;
 }
 
+// x [N, C, H, W] as it is, or stored as channels_last.
+inline Tensor stored(const Tensor& x, bool channels_last) {
+  if (!channels_last) return x;
+  Tensor out = empty_images(x, x.size(0), x.size(1), x.size(2), x.size(3), x.scalar_type(), true);
+  torch::stable::copy_(out, x);
+  return out;
+}
+
 // Maps [N, C, H, W] and a deviation for each axis.
 inline Float check_maps(const char* op, const Tensor& values, const std::vector<double>& sigma) {
   const Float type = check_float(op, "values", values);

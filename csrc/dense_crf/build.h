@@ -27,9 +27,10 @@ class Lattice {
   Tensor corners, weights, points, shares, ends, tile_rows, row_vertices, vertex_starts, vertex_rows, neighbours, lines;
   std::vector<int64_t> line_counts;  // [sides], of vertices in `lines` [sides, vertices]
 
-  Lattice(const char* op, const Tensor& like, const T* features, int64_t d, int64_t points)
+  // `argument` is what the features come from.
+  Lattice(const char* op, const char* argument, const Tensor& like, const T* features, int64_t d, int64_t points)
       : sides(d + 1), count(points), tiles((points + kTile - 1) / kTile) {
-    const Digits digits = measure(op, features);
+    const Digits digits = measure(op, argument, features);
     const Tensor keys = place(like, features, digits);
     const int64_t rows = data<int32_t>(tile_rows)[tiles];
     const VertexTable table(like, rows);
@@ -92,14 +93,13 @@ class Lattice {
     for (int64_t tile = 0; tile < tiles; ++tile) first[tile + 1] += first[tile];
   }
 
-  Digits measure(const char* op, const T* features) const {
+  Digits measure(const char* op, const char* argument, const T* features) const {
     std::vector<Extent> extents(sides - 1);
     Ranges(sides - 1, count).run([&](int64_t, int64_t b, int64_t e) {
       for (int64_t i = b; i < e; ++i) extents[i] = FASTSEG_PICK_FOR(T, lattice).extent(features + i * count, count);
     });
-    for (const Extent& extent : extents)
-      FASTSEG_CHECK(extent.odd == 0, op, "features", "be finite, got NaN or infinity");
-    return digits_of(op, extents);
+    for (const Extent& extent : extents) FASTSEG_CHECK(extent.odd == 0, op, argument, "be finite, got NaN or infinity");
+    return digits_of(op, argument, extents);
   }
 
   // The simplex around each point; returns the keys of the rows of each tile.

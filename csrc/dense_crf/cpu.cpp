@@ -19,7 +19,7 @@ Tensor permutohedral_filter(const Tensor& values, const Tensor& features, std::s
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
     for (int64_t i = 0; i < n; ++i) {
-      Lattice<T> lattice(kFilter, values, data<T>(f) + i * d * points, d, points);
+      Lattice<T> lattice(kFilter, "features", values, data<T>(f) + i * d * points, d, points);
       normalize(lattice, values, norm);
       filter<T>(lattice, values, data<T>(v) + i * c * points, c, transposed, data<T>(out) + i * c * points);
     }

@@ -96,22 +96,22 @@ class Field {
   Terms terms_of(const T* features, int64_t d, const double* sigma, int64_t slots) const {
     Terms terms;
     const int64_t points = map_.order.count();
-    const auto on_lattice = [&](const Tensor& of, int64_t dims, const T* kept) {
-      terms.push_back(std::make_unique<LatticeTerm<T>>(like_, data<T>(of), dims, points, block_, slots, options_.norm,
-                                                       options_.include_self, kept));
+    const auto on_lattice = [&](const char* argument, const Tensor& of, int64_t dims, const T* kept) {
+      terms.push_back(std::make_unique<LatticeTerm<T>>(like_, argument, data<T>(of), dims, points, block_, slots,
+                                                       options_.norm, options_.include_self, kept));
     };
     if (options_.exact_spatial)
       terms.push_back(
           std::make_unique<SmoothnessTerm<T>>(like_, map_, sigma, block_, slots, options_.norm, options_.include_self));
     else
-      on_lattice(map_.positions(like_, sigma), map_.dims, nullptr);
+      on_lattice("spatial_sigma", map_.positions(like_, sigma), map_.dims, nullptr);
     const T* const kept = terms[0]->kept ? data<T>(*terms[0]->kept) : nullptr;
     const Tensor ordered = map_.in_order(like_, features, d);
     if (options_.exact_bilateral)
       terms.push_back(std::make_unique<PairwiseTerm<T>>(like_, ordered, d, points, block_, options_.norm,
                                                         options_.include_self, kept));
     else
-      on_lattice(ordered, d, kept);
+      on_lattice("image", ordered, d, kept);
     return terms;
   }
 

@@ -36,12 +36,6 @@ struct WindowTable {
   }
 };
 
-Tensor channels_last(const Tensor& x) {
-  Tensor out = empty_images(x, x.size(0), x.size(1), x.size(2), x.size(3), x.scalar_type(), true);
-  torch::stable::copy_(out, x);
-  return out;
-}
-
 Tensor gaussian_filter_2d(const Tensor& values, std::vector<double> sigma, std::string normalization) {
   const Float type = check_maps(kOp, values, sigma);
   const Normalization norm(kOp, normalization);
@@ -63,7 +57,7 @@ Tensor gaussian_filter_2d(const Tensor& values, std::vector<double> sigma, std::
       FASTSEG_PICK_FOR(T, gaussian).filter(mine, b, e);
     });
   });
-  return is_channels_last(values) ? channels_last(out) : out;
+  return stored(out, is_channels_last(values));
 }
 
 }  // namespace

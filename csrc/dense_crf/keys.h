@@ -1,5 +1,6 @@
 // Keys of vertices: their digits from the features, and the table that finds a vertex by its key.
 #pragma once
+#include <algorithm>
 #include <cmath>
 
 #include "../common/tensors.h"
@@ -7,9 +8,12 @@
 
 namespace fastseg {
 
-// The place values of what features within these extents can touch.
-inline Digits digits_of(const char* op, const std::vector<Extent>& extents) {
+// The place values of what features within these extents can touch. Beyond kFar cells from the origin doubles no longer
+// tell corners apart.
+inline Digits digits_of(const char* op, const char* argument, const std::vector<Extent>& extents) {
+  constexpr double kFar = 0x1p40;
   const int64_t d = int64_t(extents.size()), sides = d + 1;
+  double reach = 0;
   Digits digits{};
   double low[kMostDims], high[kMostDims], low_sum = 0, high_sum = 0, cells = double(sides);
   for (int64_t i = d - 1; i >= 0; --i) {
@@ -18,7 +22,9 @@ inline Digits digits_of(const char* op, const std::vector<Extent>& extents) {
     high[i] = extents[i].most * digits.scale[i];
     low_sum += low[i];
     high_sum += high[i];
+    reach += std::max(std::abs(low[i]), std::abs(high[i]));
   }
+  FASTSEG_CHECK(reach < kFar, op, argument, "be less than 2^40 cells of the lattice from 0, got ", reach);
   digits.place[0] = sides;
   for (int64_t i = 0; i < d; ++i) {
     if (i > 0) {
@@ -30,7 +36,7 @@ inline Digits digits_of(const char* op, const std::vector<Extent>& extents) {
     digits.least[i] = std::floor(least / double(sides)) - 4;
     const double extent = std::ceil(most / double(sides)) + 5 - digits.least[i];
     cells *= extent;
-    FASTSEG_CHECK(cells < 0x1p62, op, "features", "span fewer cells of the lattice than 2^62, got ", cells, " or more");
+    FASTSEG_CHECK(cells < 0x1p62, op, argument, "span fewer cells of the lattice than 2^62, got ", cells, " or more");
     digits.carry += digits.place[i];
     digits.place[i + 1] = i + 1 < d ? digits.place[i] * int64_t(extent) : 0;
   }

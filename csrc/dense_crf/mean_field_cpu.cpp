@@ -27,7 +27,7 @@ Tensor dense_crf(const Tensor& unary, const Tensor& features, std::vector<double
   by_type(float_type(kOp, "unary", unary), [&](auto zero) {
     using T = decltype(zero);
     for (int64_t i = 0; options.exact_bilateral && i < n * d; ++i)
-      FASTSEG_CHECK(FASTSEG_PICK_FOR(T, lattice).extent(data<T>(f) + i * points, points).odd == 0, kOp, "features",
+      FASTSEG_CHECK(FASTSEG_PICK_FOR(T, lattice).extent(data<T>(f) + i * points, points).odd == 0, kOp, "image",
                     "be finite, got NaN or infinity");
     const Compatibility<T> tables(data<T>(table), c, Block(c));
     const Map<T> map(dims, order);
@@ -51,7 +51,7 @@ Tensor dense_crf(const Tensor& unary, const Tensor& features, std::vector<double
     for (const std::exception_ptr& failure : failures)
       if (failure) std::rethrow_exception(failure);
   });
-  return out;
+  return stored(out, dims == 2 && !labels && is_channels_last(unary));
 }
 
 }  // namespace

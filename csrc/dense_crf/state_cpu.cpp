@@ -74,7 +74,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> permutohedral_lattice(const Tensor& f
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
     for (int64_t i = 0; i < n; ++i) {
-      const Lattice<T> lattice(kBuild, f, data<T>(f) + i * d * points, d, points);
+      const Lattice<T> lattice(kBuild, "features", f, data<T>(f) + i * d * points, d, points);
       data<int64_t>(count)[i] = lattice.vertices;
       std::copy_n(data<T>(lattice.weights), reserved, data<T>(weights) + i * reserved);
       const int32_t *const first = data<int32_t>(lattice.tile_rows), *const row = data<int32_t>(lattice.row_vertices);

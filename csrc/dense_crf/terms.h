@@ -61,9 +61,9 @@ struct Factors {
 template <class T>
 class LatticeTerm : public Term<T> {
  public:
-  LatticeTerm(const Tensor& like, const T* features, int64_t d, int64_t points, Block block, int64_t slots,
-              Normalization norm, bool include_self, const T* kept)
-      : lattice_("dense_crf", like, features, d, points) {
+  LatticeTerm(const Tensor& like, const char* argument, const T* features, int64_t d, int64_t points, Block block,
+              int64_t slots, Normalization norm, bool include_self, const T* kept)
+      : lattice_("dense_crf", argument, like, features, d, points) {
     if (!include_self) this->self = diagonal_of(lattice_, like);
     const Factors<T> factors(like, sums_of(lattice_, like), this->self, norm, kept);
     lattice_.scale(data<T>(factors.before), data<T>(factors.after));

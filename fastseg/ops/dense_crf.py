@@ -9,8 +9,15 @@ from torch import Tensor
 from .._registry import call, declare, wanted_backend
 from ..reference import dense_crf as reference
 from ..reference.dense_crf_lattice import NORMALIZATIONS
-from ..reference.upsample import memory_format
-from .arguments import brief, check_devices, checked_choice, is_differentiated, is_whole
+from .arguments import (
+    brief,
+    check_devices,
+    checked_choice,
+    empty_images,
+    is_differentiated,
+    is_whole,
+    under_autocast,
+)
 from .dense_crf_arguments import Numbers, compatibilities_of, deviations_of, floats_of
 from .dense_crf_field import gradients, kernels_of, mean_field, through_softmax
 
@@ -47,8 +54,8 @@ def dense_crf(
     :math:`e^{-|x_i - x_j|^2 / 2 \sigma_{xy}^2 - |I_i - I_j|^2 / 2 \sigma_c^2}` of distances and colours.
 
     Args:
-        unary: energies [N, C, H, W] or [N, C, D, H, W], float32 or float64: minus the logarithms of probabilities.
-            Logits of a network are minus unaries.
+        unary: energies [N, C, H, W] or [N, C, D, H, W], float32 or float64, or any under autocast: minus the
+            logarithms of probabilities. Logits of a network are minus unaries.
         image: [N, F, ...] of the same size, any dtype, range and number of channels.
         iterations: of mean field, from 0 on.
         spatial_sigma: deviation in pixels, or one for each axis (y, x), as numbers or a tensor. Here and below a
@@ -78,7 +85,7 @@ def dense_crf(
     Gradient: of `unary`, weights and `compatibility`; of `image` and the deviations where their kernel is exact. The
     lattice is not differentiable in these: `ValueError`. Devices: CPU compiled, others through the reference.
     Errors: `ValueError` naming the argument for a wrong shape, dtype or value, `RuntimeError` where the image is not
-    finite or spans more than keys of 62 bits can tell apart.
+    finite, spans more than keys of 62 bits can tell apart, or has values beyond 2^40 cells of the lattice.
 
     Source: Krähenbühl, Koltun 2011, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (arXiv
     1210.5644), algorithm 1; normalizations of Krähenbühl, Koltun 2013, "Parameter Learning and Convergent Inference for
@@ -90,6 +97,8 @@ def dense_crf(
         torch.Size([1, 65, 65])
     """
     op = "dense_crf"
+    if isinstance(unary, Tensor) and unary.dtype in (torch.bfloat16, torch.float16) and under_autocast(unary):
+        unary = unary.float()
     if not isinstance(unary, Tensor) or unary.dim() not in (4, 5) or unary.dtype not in DTYPES or not unary.shape[1]:
         raise ValueError(f"fastseg::{op}: unary must be float32 or float64 [N, C, H, W] or [N, C, D, H, W], C >= 1, "
                          f"got {brief(unary)}")  # fmt: skip
@@ -136,13 +145,13 @@ def dense_crf(
         return logits.softmax(1) if output == "probabilities" else logits
     floats = floats.tolist() if isinstance(floats, Tensor) else floats  # labels have no gradient
     result: Tensor = call(op, unary, features, floats, tables, iterations, *modes, output)
-    return result if output == "labels" or len(size) == 3 else result.contiguous(memory_format=memory_format(unary))
+    return result
 
 
 def _fake(unary: Tensor, *args: Any) -> Tensor:
-    labels = args[-1] == "labels"
-    shape = (unary.shape[0], *unary.shape[2:]) if labels else unary.shape
-    return unary.new_empty(shape, dtype=torch.long if labels else unary.dtype)
+    if args[-1] == "labels":
+        return unary.new_empty((unary.shape[0], *unary.shape[2:]), dtype=torch.long)
+    return unary.new_empty(unary.shape) if unary.dim() == 5 else empty_images(unary, unary.shape, unary.dtype)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -41,7 +41,7 @@ def permutohedral_filter(values: Tensor, features: Tensor, *, normalization: str
     Gradient: of `values`, by the transposed kernel, which blurs in the other order; once and again. The lattice is not
     differentiable in its features: `ValueError` where they require a gradient. Devices: CPU compiled, others through
     the reference. Errors: `ValueError` naming the argument for a wrong shape, dtype or normalization, `RuntimeError`
-    for features that are not finite or lie too far apart for keys of 62 bits.
+    for features that are not finite, lie too far apart for keys of 62 bits, or beyond 2^40 cells of the lattice.
 
     Source: Adams, Baek, Davis 2010, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", section 3;
     scale, blur and normalizations of Krähenbühl, Koltun 2011 (arXiv 1210.5644) and 2013.

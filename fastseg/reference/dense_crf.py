@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .dense_crf_filters import Filter, exact, gaussian, normalized, on_lattice, positions
 from .dense_crf_lattice import diagonal, lattice
+from .upsample import memory_format
 
 
 def mean_field(unary: Tensor, kernels: Sequence[Filter], compatibility: Tensor, iterations: int) -> Tensor:
@@ -42,13 +43,17 @@ def dense_crf(
     deviations = torch.tensor(sigma, dtype=torch.float64, device=unary.device)
     for u, f in zip(unary.flatten(2), features.flatten(2), strict=True):
         if bilateral == "exact" and not f.isfinite().all():
-            raise RuntimeError("fastseg::dense_crf: features must be finite, got NaN or infinity")
+            raise RuntimeError("fastseg::dense_crf: image must be finite, got NaN or infinity")
         kernels: list[Filter] = []
-        for of, method in ((positions(size, deviations).to(f.dtype), spatial), (f, bilateral)):
-            on = lattice(of, "dense_crf") if method == "lattice" else None
+        places = positions(size, deviations).to(f.dtype)
+        for argument, of, method in (("spatial_sigma", places, spatial), ("image", f, bilateral)):
+            on = lattice(of, "dense_crf", argument) if method == "lattice" else None
             kernel = on_lattice(on) if on else gaussian(size, deviations) if not kernels else exact(of)
             selves = None if include_self else diagonal(on).to(u.dtype) if on else torch.ones_like(u[0])
             kernels.append(normalized(kernel, normalization, u, diagonal=selves))
         logits.append(mean_field(u, kernels, compatibility, iterations))
     result = (torch.stack(logits) if logits else -unary.flatten(2)).reshape(unary.shape)
-    return result.argmax(1) if output == "labels" else result.softmax(1) if output == "probabilities" else result
+    if output == "labels":
+        return result.argmax(1)
+    result = result.softmax(1) if output == "probabilities" else result
+    return result if len(size) == 3 else result.contiguous(memory_format=memory_format(unary))

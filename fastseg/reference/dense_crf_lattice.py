@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-20  # beside what is divided by
+FAR = 2.0**40  # cells from 0, beyond which doubles no longer tell corners apart
 # Each with that of the transposed kernel.
 TRANSPOSED = {"none": "none", "before": "after", "after": "before", "symmetric": "symmetric"}
 NORMALIZATIONS = tuple(TRANSPOSED)
@@ -69,7 +70,7 @@ def simplices(y: Tensor) -> tuple[Tensor, Tensor]:
     return keys, weights[:, :sides]
 
 
-def digits(features: Tensor, op: str) -> tuple[Tensor, list[int]]:
+def digits(features: Tensor, op: str, argument: str) -> tuple[Tensor, list[int]]:
     """Features [d, P] -> the least of d digits, and the place values of these digits and of what is beyond them.
 
     All coordinates of a key are equal modulo d + 1, and the last follows from the others: this remainder, at place
@@ -77,8 +78,13 @@ def digits(features: Tensor, op: str) -> tuple[Tensor, list[int]]:
     """
     sides = features.shape[0] + 1
     if not features.isfinite().all():
-        raise RuntimeError(f"fastseg::{op}: features must be finite, got NaN or infinity")
+        raise RuntimeError(f"fastseg::{op}: {argument} must be finite, got NaN or infinity")
     low, high = scaled(features.amin(1)), scaled(features.amax(1))
+    reach = torch.maximum(low.abs(), high.abs()).sum().item()
+    if not reach < FAR:
+        raise RuntimeError(
+            f"fastseg::{op}: {argument} must be less than 2^40 cells of the lattice from 0, got {reach:g}"
+        )
     i = torch.arange(1, sides, dtype=torch.float64, device=features.device)
     least = torch.stack([low.sum(), *(low.sum() - low.cumsum(0) - i * high)])[:-1]
     most = torch.stack([high.sum(), *(high.sum() - high.cumsum(0) - i * low)])[:-1]
@@ -86,8 +92,8 @@ def digits(features: Tensor, op: str) -> tuple[Tensor, list[int]]:
     extents = ((most / sides).ceil() + 5 - first).tolist()
     if math.prod(extents) * sides >= 2**62:
         spans = ", ".join(f"{x:g}" for x in (features.amax(1) - features.amin(1)).tolist())
-        raise ValueError(
-            f"fastseg::{op}: features must span fewer cells of the lattice than 2^62, got spans of {spans}"
+        raise RuntimeError(
+            f"fastseg::{op}: {argument} must span fewer cells of the lattice than 2^62, got spans of {spans}"
         )
     values = [sides]
     for extent in extents:
@@ -95,8 +101,8 @@ def digits(features: Tensor, op: str) -> tuple[Tensor, list[int]]:
     return first.long(), values
 
 
-def lattice(features: Tensor, op: str = "permutohedral_filter") -> Lattice:
-    """The lattice of finite features [d, P]."""
+def lattice(features: Tensor, op: str = "permutohedral_filter", argument: str = "features") -> Lattice:
+    """The lattice of finite features [d, P]; op and argument are what errors name."""
     sides, points = features.shape[0] + 1, features.shape[1]
     if not points:
         return Lattice(
@@ -104,7 +110,7 @@ def lattice(features: Tensor, op: str = "permutohedral_filter") -> Lattice:
             features.new_zeros(0, sides, dtype=torch.float64),
             features.new_zeros(sides, 2, 0, dtype=torch.long),
         )
-    first, values = digits(features, op)
+    first, values = digits(features, op, argument)
     keys, weights = simplices(elevated(features))
     place = torch.tensor([*values[:-1], 0], device=features.device)
     r = keys[..., 0] % sides

@@ -144,9 +144,26 @@ def test_features_that_no_key_holds(side: str, bad: float, rule: str) -> None:
     f[0, :, 4] = bad
     with (
         fastseg.backend(side),
-        pytest.raises((RuntimeError, ValueError), match=f"permutohedral_filter: features.*{rule}"),
+        pytest.raises(RuntimeError, match=f"permutohedral_filter: features must {rule}"),
     ):
         ops.permutohedral_filter(torch.ones(1, 2, 9), f)
+
+
+@pytest.mark.parametrize("side", ["auto", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("offset", [1e15, -1e16, 1e17, 1e18, 1e20, 3.4e38])
+def test_features_beyond_what_doubles_tell_apart(offset: float, dtype: torch.dtype, side: str) -> None:
+    f = torch.rand(1, 5, 600, dtype=dtype, generator=torch.Generator().manual_seed(0)) + offset
+    with fastseg.backend(side), pytest.raises(RuntimeError, match="features must be less than 2\\^40 cells"):
+        ops.permutohedral_filter(torch.ones(1, 2, 600, dtype=dtype), f)
+
+
+def test_features_far_from_zero_are_those_of_the_reference() -> None:
+    f = torch.rand(1, 3, 200, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 5 + 1e9
+    values = torch.rand(1, 2, 200, dtype=torch.float64)
+    with fastseg.backend("reference"):
+        want = ops.permutohedral_filter(values, f)
+    torch.testing.assert_close(ops.permutohedral_filter(values, f), want)
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ def test_wrong_tensors_are_named(unary: Any, image: Any, argument: str) -> None:
 def test_an_image_that_is_not_finite(bad: float, bilateral: str, side: str) -> None:
     unary, image = problem((2, 2, 4, 5), dtype=torch.float32)
     image[1, 2, 3, 3] = bad
-    with fastseg.backend(side), pytest.raises(RuntimeError, match="dense_crf: features must be finite"):
+    with fastseg.backend(side), pytest.raises(RuntimeError, match="dense_crf: image must be finite"):
         ops.dense_crf(unary, image, bilateral=bilateral)
 
 

@@ -105,3 +105,33 @@ def test_volumes() -> None:
     turned = {**options, "spatial_sigma": sigma[::-1], "bilateral_sigma_xy": sigma[::-1]}
     back = run(unary.transpose(2, 4), image.transpose(2, 4), bilateral="exact", **turned)
     same(back.transpose(2, 4), q)
+
+
+@pytest.mark.parametrize(
+    ("argument", "level", "options"),
+    [
+        ("image", 1e20, {}),
+        ("image", 3.4e38, {}),
+        ("spatial_sigma", 1.0, {"spatial_sigma": 1e-30, "spatial": "lattice"}),
+    ],
+)
+def test_what_no_lattice_holds_is_named(argument: str, level: float, options: dict[str, Any]) -> None:
+    unary, image = torch.zeros(1, 2, 4, 5), torch.ones(1, 3, 4, 5)
+    with pytest.raises(RuntimeError, match=f"dense_crf: {argument} must "):
+        ops.dense_crf(unary, torch.full_like(image, level), **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_computes_in_float32(dtype: torch.dtype) -> None:
+    unary, image = torch.randn(1, 3, 6, 7).to(dtype), torch.rand(1, 3, 6, 7) * 255
+    with torch.autocast("cpu", dtype=dtype):
+        got = ops.dense_crf(unary, image)
+    assert torch.equal(got, ops.dense_crf(unary.float(), image))
+
+
+@pytest.mark.parametrize("output", ["probabilities", "labels"])
+def test_vmap_is_a_stack_of_calls(output: str) -> None:
+    unary, image = torch.randn(2, 1, 3, 6, 7), torch.rand(2, 1, 3, 6, 7) * 255
+    want = torch.stack([ops.dense_crf(u, i, output=output) for u, i in zip(unary, image, strict=True)])
+    got = torch.vmap(lambda u, i: ops.dense_crf(u, i, output=output))(unary, image)
+    assert torch.equal(got, want)

@@ -210,7 +210,8 @@ class DenseCRF2D(DenseCRF):
                 "addPairwiseBilateral only works for RGB images. For other types, use `utils.create_pairwise_bilateral`"
                 " to construct your own pairwise energy and add it through `addPairwiseEnergy`."
             )
-        deviations = torch.tensor([srgb] * 3 if isinstance(srgb, Real) else list(srgb))  # type: ignore[arg-type]
+        each = [srgb] * 3 if isinstance(srgb, Real) else list(srgb)  # type: ignore[arg-type]
+        deviations = torch.tensor(each, dtype=torch.float32)
         looks = torch.from_numpy(image).view(-1, 3).float() / deviations
         self._add(torch.cat([self._positions(sxy), looks.T]), compat, kernel, normalization)
 

@@ -29,19 +29,22 @@ SHAPES: tuple[tuple[str, int, int, int, int, str], ...] = (
     ("no_batch", 0, 3, 5, 7, "degenerate"),
     ("no_channels", 2, 0, 5, 7, "degenerate"),
 )
-KINDS = ("constant", "whole", "black", "image", "lone", "wide")
+KINDS = ("constant", "whole", "black", "image", "lone", "wide", "faces")
 BENCH = ((80.0, 13.0), (67.0, 3.0))
 
 
 def features_of(kind: str, shape: tuple[int, int, int], seed: int) -> Tensor:
-    """Features [N, d, P]: clouds (`noise`), ties between simplices (`whole`, `constant`, `black`), pixels and their
-    colours (`image`), points that share no vertex (`lone`), keys of many digits (`wide`)."""
+    """Features [N, d, P]: clouds (`noise`), ties between simplices (`whole`, `constant`, `black`, `faces`), pixels and
+    their colours (`image`), points that share no vertex (`lone`), keys of many digits (`wide`)."""
     n, d, points = shape
     noise = torch.randn(shape, generator=generator(seed), dtype=torch.float64)
     if kind == "constant":
         return noise[..., :1].expand(shape).clone()
     if kind == "whole":
         return (2 * noise).round()
+    if kind == "faces":  # whole steps of what the lattice scales features to
+        i = torch.arange(1, d + 1, dtype=torch.float64)
+        return (3 * noise).round() / ((d + 1) * (2 / 3) ** 0.5 / (i * (i + 1)).sqrt())[:, None]
     if kind == "black":
         noise[:, d // 2 :, ::2] = 0
         return noise
@@ -115,7 +118,7 @@ def _rows() -> Iterator[Case]:
         yield row(mode, filtered(2, 3, 3, 60, mode=mode), "odd" if mode == "before" else "")
     for kind in KINDS:
         for d in (2, 5):
-            tag = "degenerate" if kind in ("constant", "whole") else ""
+            tag = "degenerate" if kind in ("constant", "whole") else "odd" if kind == "faces" else ""
             yield row(f"{kind}_d{d}", filtered(1, 3, d, 600, kind), tag)
     for sigma, color_sigma in BENCH:
         make = photo(21, sigma, color_sigma)
