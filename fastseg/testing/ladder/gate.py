@@ -32,6 +32,7 @@ class Gate:
         tensor_cores: whether tensor-core instructions must be there (from sm_80).
         since: the first architecture that they are launched on; what compilers make for older ones is not judged.
         library: whether most FLOPs of these ops are a library's products, of which the kernels' code says nothing.
+        prepares: whether it runs once, before the FLOPs that are counted: they say nothing of its instructions.
     """
 
     pattern: str
@@ -46,6 +47,7 @@ class Gate:
     tensor_cores: bool = False
     since: int = 0
     library: bool = False
+    prepares: bool = False
 
 
 def gate_modules() -> list[ModuleType]:

@@ -9,7 +9,7 @@
 - r_c = min(1, resident warps / 16): four schedulers, four cycles until a result can be used.
 - Issue slots needed are `flops` times the instructions per FLOP in the kernel's busiest loop, as the compiler made it;
   a multiprocessor issues four warps in a cycle. Where a library's products come between the kernels, all FLOPs are
-  taken to run at the peak, without tensor cores.
+  taken to run at the peak, without tensor cores. Kernels that prepare what the FLOPs are done with are launches only.
 - Where kernels of the op use tensor cores in this dtype, those count: `peak` is 0.7 of what tensor cores reach (half of
   it in TF32), issue slots are left out, and what copies hold of shared memory is in flight too.
 - A launch takes 3 us. Occupancy and instructions are the worst over the kernels that the call may run, from the stored
@@ -152,9 +152,15 @@ def _compute(flops: int, device: Device, dtype: torch.dtype, kernels: list[Row])
     if any(gate.library for row in kernels if (gate := gate_of(row["kernel"], find_gates()))):
         return flops / (1e12 * device.tflops * rate)
     busy = min(1.0, _occupancy(kernels) * device.multiprocessor.warps / BUSY_WARPS)
-    slots = flops * max((r["loop_instructions"] / r["loop_flops"] for r in kernels if r["loop_flops"]), default=0.0)
+    loops = [row for row in kernels if row["loop_flops"] and not _prepares(row)]
+    slots = flops * max((row["loop_instructions"] / row["loop_flops"] for row in loops), default=0.0)
     issue_rate = device.multiprocessors * ISSUED * 1e9 * device.clock
     return max(flops / (1e12 * device.tflops * rate), slots / issue_rate) / busy
+
+
+def _prepares(row: Row) -> bool:
+    gate = gate_of(row["kernel"], find_gates())
+    return gate is not None and gate.prepares
 
 
 def table(
