@@ -139,8 +139,9 @@ def memory(rows: Sequence[Row]) -> str:
     if not lines:
         return ""
     head = (
-        "Peak memory in MiB, the high-water mark of torch's allocator:\n\n"
-        "| op | case | eager | fastseg | share | goal |\n|---|---|---|---|---|---|\n"
+        "Peak memory in MiB that a call adds, by the high-water mark of its process; of a model, of torch's allocator. "
+        "The other side is eager, and pydensecrf2 for the CRF:\n\n"
+        "| op | case | the other | fastseg | share | goal |\n|---|---|---|---|---|---|\n"
     )
     return head + "\n".join(lines) + "\n"
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from . import _config, _native, _triton
@@ -126,6 +127,8 @@ def not_differentiable(name: str) -> dict[str, Any]:
 def call(name: str, first: Tensor, *args: Any) -> Any:
     """Run an op where `current_backend()` wants it, or raise with every reason why it cannot run there."""
     op = OPS[name]
+    if forward_ad._current_level >= 0 and any(map(_has_tangent, (first, *args))):  # which would get lost
+        raise NotImplementedError(f"fastseg::{name}: tensors must have no tangents, got one: there is no forward mode")
     wanted = wanted_backend()
     if wanted == "reference" or (wanted == "auto" and supports(op, first, "native")):
         if wanted == "auto":
@@ -136,6 +139,12 @@ def call(name: str, first: Tensor, *args: Any) -> Any:
         if reasons:
             raise RuntimeError(f"fastseg::{name}: backend must be able to run, got {wanted!r}: {'; '.join(reasons)}")
     return op.overload(first, *args)
+
+
+def _has_tangent(x: Any) -> bool:
+    if isinstance(x, list | tuple):
+        return any(map(_has_tangent, x))
+    return isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
 
 
 def wanted_backend() -> str:

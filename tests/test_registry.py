@@ -53,6 +53,15 @@ def test_an_explicit_choice_never_falls_back(backend: str) -> None:
         assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_a_tangent_is_refused_and_not_lost(backend: str) -> None:
+    larger = lambda x: ops.upsample_bilinear(x, (8, 10))  # noqa: E731
+    with fastseg.backend(backend), pytest.raises(NotImplementedError, match="upsample_bilinear: tensors must have no"):
+        torch.func.jvp(larger, (X,), (X,))
+    with fastseg.backend(backend), torch.autograd.forward_ad.dual_level():
+        assert larger(X).shape[2:] == (8, 10)
+
+
 def test_every_reason_is_given() -> None:
     reasons = _registry.supports(_registry.OPS["upsample_bilinear"], X.to(torch.complex64), "triton")
     assert len(reasons) == 2 and "torch.complex64" in reasons[0] and "triton" in reasons[1]

@@ -58,6 +58,7 @@ inline void check_state(const char* op, const Tensor& vertices, const Tensor& we
                 "be int32 [N, P, d + 1], got ", vertices.dim(), " dimensions");
   const int64_t n = vertices.size(0), points = vertices.size(1), sides = vertices.size(2);
   FASTSEG_CHECK(sides >= 2 && sides <= 9, op, "vertices", "have from 2 to 9 corners, got ", sides);
+  FASTSEG_CHECK(points * sides < int64_t(1) << 31, op, "vertices", "be fewer than 2^31, got ", points * sides);
   FASTSEG_CHECK(weights.dim() == 3 && weights.size(0) == n && weights.size(1) == points && weights.size(2) == sides, op,
                 "weights", "have the shape of vertices, got ", weights.dim(), " dimensions");
   FASTSEG_CHECK(neighbours.dim() == 4 && neighbours.scalar_type() == ScalarType::Int && neighbours.size(0) == n &&

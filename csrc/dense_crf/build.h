@@ -204,10 +204,10 @@ class Lattice {
         const int32_t* const beside = data<int32_t>(neighbours) + axis * reserved * 2;
         int32_t *const first = data<int32_t>(lines) + axis * vertices, *to = first;
         for (int32_t v = 0; v < vertices; ++v) {
-          int32_t next = beside[2 * v + 1];
-          if (beside[2 * v] < vertices || next == vertices || to == first + vertices) continue;
+          int64_t next = beside[2 * int64_t(v) + 1];
+          if (beside[2 * int64_t(v)] < vertices || next == vertices || to == first + vertices) continue;
           *to++ = ~v;
-          for (; next < vertices && to < first + vertices; next = beside[2 * next + 1]) *to++ = next;
+          for (; next < vertices && to < first + vertices; next = beside[2 * next + 1]) *to++ = int32_t(next);
         }
         line_counts[axis] = to - first;
       }

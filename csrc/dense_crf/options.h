@@ -37,7 +37,7 @@ struct Options {
                     features.size(i), " along ", i);
       if (i >= 2) points *= unary.size(i);
     }
-    FASTSEG_CHECK(int64_t(sigma.size()) == dims, op, "sigma", "be ", dims, " numbers, got ", sigma.size());
+    FASTSEG_CHECK(int64_t(sigma.size()) == dims, op, "spatial_sigma", "be ", dims, " numbers, got ", sigma.size());
     for (const double x : sigma) FASTSEG_CHECK(x > 0, op, "spatial_sigma", "be positive, got ", x);
     FASTSEG_CHECK(compatibility.dim() == 3 && compatibility.size(0) == 2 && compatibility.size(1) == c &&
                       compatibility.size(2) == c && compatibility.scalar_type() == unary.scalar_type(),

@@ -59,6 +59,21 @@ struct States {
     if (points) within("vertices", data<int32_t>(vertices) + i * reserved, reserved, some);
     for (int64_t axis = 0; axis < sides; ++axis)
       within("neighbours", data<int32_t>(neighbours) + (i * sides + axis) * reserved * 2, some * 2, some + 1);
+    check_pairs_of_neighbours(op, i, some);
+  }
+
+  // Lines along an axis share no vertex: threads blur them in place.
+  void check_pairs_of_neighbours(const char* op, int64_t i, int64_t some) const {
+    std::vector<int64_t> alone(sides, -1);
+    Ranges(sides, some * 2).run([&](int64_t, int64_t b, int64_t e) {
+      for (int64_t axis = b; axis < e; ++axis) {
+        const int32_t* const beside = data<int32_t>(neighbours) + (i * sides + axis) * reserved * 2;
+        for (int64_t k = 0; k < 2 * some; ++k)
+          if (beside[k] < some && beside[2 * int64_t(beside[k]) + 1 - k % 2] != k / 2) alone[axis] = k / 2;
+      }
+    });
+    for (const int64_t v : alone)
+      FASTSEG_CHECK(v < 0, op, "neighbours", "be mutual, got vertex ", v, " beside one that is not beside it");
   }
 };
 

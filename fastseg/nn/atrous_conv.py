@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fastseg.nn.conv import folded, fuses, unhooked
 from fastseg.ops import atrous_conv2d, prepack_atrous_weight, separable_atrous_conv2d
+from fastseg.ops.arguments import is_own
 from fastseg.ops.atrous_conv_algorithms import packed_algorithm
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU}
@@ -38,11 +39,6 @@ def _sampled(weight: Tensor) -> Tensor:
     while step % 2 == 0 or step % 3 == 0:  # in step with neither taps nor channels
         step += 1
     return flat[::step].view(torch.int32)
-
-
-def _is_own(weight: Tensor) -> bool:
-    """Whether a weight is memory, and no stand-in of `torch.func`."""
-    return type(weight) in (Tensor, nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(weight)
 
 
 def _is_plain(conv: nn.Module) -> bool:
@@ -157,7 +153,7 @@ class AtrousConv2d(nn.Sequential):
     def packed_for(self, x: Tensor) -> Tensor | None:
         """The weight as the fastest algorithm for such an input takes it, if that is to be packed."""
         conv, weight = self.conv, self.conv.weight
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or not _is_own(weight)
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or not is_own(weight)
         if traced or self.training or weight.is_inference() or conv.groups > 1 or conv.stride != (1, 1):
             return None
         if torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad):

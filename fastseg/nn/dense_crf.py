@@ -6,7 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from fastseg.ops.dense_crf import dense_crf
+from fastseg.ops.dense_crf_arguments import checked_modes
 from fastseg.ops.dense_crf_presets import dense_crf_preset
+
+MODES = ("normalization", "include_self", "spatial", "bilateral")
+KERNELS = ("spatial_sigma", "bilateral_sigma_xy", "bilateral_sigma_color", *MODES, "recompute")
 
 
 class DenseCRF(nn.Module):
@@ -43,6 +47,13 @@ class DenseCRF(nn.Module):
         **kernels: Any,
     ) -> None:
         super().__init__()
+        unknown = kernels.keys() - KERNELS
+        if unknown:
+            raise TypeError(f"fastseg::DenseCRF: arguments must be {', '.join(KERNELS)} beside those of the layer, got "
+                            f"{', '.join(sorted(unknown))}")  # fmt: skip
+        checked_modes("DenseCRF", iterations, output, **{name: kernels[name] for name in MODES if name in kernels})
+        if eval_iterations is not None:
+            checked_modes("DenseCRF", eval_iterations)
         if labels < 1:
             raise ValueError(f"fastseg::DenseCRF: labels must be at least 1, got {labels}")
         self.iterations = iterations

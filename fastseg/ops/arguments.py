@@ -1,6 +1,7 @@
 """What the doors of several stems ask of their arguments: maps, sizes, labels, and results shaped like maps."""
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral, Real
 from typing import Any
 
@@ -104,6 +105,11 @@ def under_autocast(x: Tensor) -> bool:
     return x.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(x.device.type)
 
 
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """A block where autocast casts nothing like this tensor."""
+    return torch.autocast(x.device.type, enabled=False) if under_autocast(x) else nullcontext()
+
+
 def check_vectors(op: str, channels: int, **vectors: Tensor | None) -> None:
     """Biases, scales and shifts have a value for each channel, in any floating dtype."""
     for argument, v in vectors.items():
@@ -116,6 +122,17 @@ def check_table(op: str, argument: str, table: Tensor | None, shape: tuple[int, 
     fits = isinstance(table, Tensor) and table.dtype in FLOATS and table.shape == shape
     if table is not None and not fits:
         raise ValueError(f"fastseg::{op}: {argument} must be floating {list(shape)}, got {brief(table)}")
+
+
+def is_own(x: Tensor) -> bool:
+    """Whether a tensor is memory, and no stand-in of `torch.func` or of a tracer."""
+    return type(x) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def is_readable(x: Tensor) -> bool:
+    """Whether values can be looked at: nothing is traced, and no device is to be waited for."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not traced and is_own(x) and x.device.type == "cpu"
 
 
 def is_differentiated(*tensors: Tensor | None) -> bool:

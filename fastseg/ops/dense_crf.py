@@ -8,22 +8,19 @@ from torch import Tensor
 
 from .._registry import call, declare, wanted_backend
 from ..reference import dense_crf as reference
-from ..reference.dense_crf_lattice import NORMALIZATIONS
 from .arguments import (
     brief,
     check_devices,
-    checked_choice,
     empty_images,
     is_differentiated,
-    is_whole,
+    is_readable,
     under_autocast,
+    without_autocast,
 )
-from .dense_crf_arguments import Numbers, compatibilities_of, deviations_of, floats_of
+from .dense_crf_arguments import Numbers, checked_modes, compatibilities_of, deviations_of, floats_of
 from .dense_crf_field import gradients, kernels_of, mean_field, through_softmax
 
 DTYPES = (torch.float32, torch.float64)
-METHODS = ("exact", "lattice")
-OUTPUTS = ("probabilities", "logits", "labels")
 
 
 def dense_crf(
@@ -58,8 +55,9 @@ def dense_crf(
             logarithms of probabilities. Logits of a network are minus unaries.
         image: [N, F, ...] of the same size, any dtype, range and number of channels.
         iterations: of mean field, from 0 on.
-        spatial_sigma: deviation in pixels, or one for each axis (y, x), as numbers or a tensor. Here and below a
-            tensor may require a gradient where that exists.
+        spatial_sigma: deviation in pixels, or one for each axis (y, x), as numbers or a tensor, whose numbers the host
+            waits for unless they are differentiated; from 1e-30 on. Here and below a tensor may require a gradient
+            where that exists; whether its numbers are right is looked at on a CPU only.
         spatial_weight: of the smoothness kernel; a number, or a tensor [] or [C], a weight for messages of each label.
         bilateral_sigma_xy: deviation in pixels, or one for each axis.
         bilateral_sigma_color: deviation in units of the image, or one for each channel.
@@ -74,18 +72,21 @@ def dense_crf(
         bilateral: "lattice", in O(P); "exact", in O(P^2), for some 10,000 pixels.
         output: "probabilities"; "logits", before the last softmax; "labels", int64 [N, ...].
         recompute: whether the backward pass repeats the iterations, or finds all they made in memory, which is some 6
-            maps of the size of `unary` each.
+            maps of the size of `unary` each, as it does anyway where deviations or the image are differentiated, and
+            where `torch.compile` meets a `spatial_sigma` in a tensor.
 
     Returns:
         [N, C, ...], dtype of `unary`; or the labels.
 
-    Memory: 4 maps of the size of `unary`, and of one sample at a time 22 bytes (30 in float64) for each corner of the
-    lattice, of which a pixel has as many as there are axes and channels and one more.
+    Memory on a CPU: 4 maps of the size of `unary`, and of one sample at a time 22 bytes (30 in float64) for each corner
+    of the lattice, of which a pixel has as many as there are axes and channels and one more. On a GPU: 5 maps, and of
+    all samples for each corner two values of each label and 8 (corners of a pixel) + 96 bytes.
     Accuracy: the smoothness kernel leaves out weights below 2^-18 (2^-55 in float64) of the largest, 6e-7 of their sum.
     Gradient: of `unary`, weights and `compatibility`; of `image` and the deviations where their kernel is exact. The
-    lattice is not differentiable in these: `ValueError`. Devices: CPU compiled, others through the reference.
+    lattice is not differentiable in these: `ValueError`. Devices: CPU and CUDA compiled, others through the reference.
     Errors: `ValueError` naming the argument for a wrong shape, dtype or value, `RuntimeError` where the image is not
-    finite, spans more than keys of 62 bits can tell apart, or has values beyond 2^40 cells of the lattice.
+    finite, spans more than keys of 62 bits can tell apart, or has values beyond 2^40 cells of the lattice; on CUDA with
+    FASTSEG_CHECK=1, and without it such a sample is NaN.
 
     Source: Krähenbühl, Koltun 2011, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (arXiv
     1210.5644), algorithm 1; normalizations of Krähenbühl, Koltun 2013, "Parameter Learning and Convergent Inference for
@@ -107,15 +108,7 @@ def dense_crf(
     if not fits or (image.shape[0], *image.shape[2:]) != (n, *size):
         raise ValueError(f"fastseg::{op}: image must be [{n}, F, {', '.join(map(str, size))}], got {brief(image)}")
     check_devices(op, unary, image=image)
-    if not is_whole(iterations) or iterations < 0:
-        raise ValueError(f"fastseg::{op}: iterations must be a whole number from 0 on, got {iterations!r}")
-    modes = (
-        checked_choice(op, "normalization", normalization, NORMALIZATIONS),
-        bool(include_self),
-        checked_choice(op, "spatial", spatial, METHODS),
-        checked_choice(op, "bilateral", bilateral, METHODS),
-    )
-    checked_choice(op, "output", output, OUTPUTS)
+    modes = checked_modes(op, iterations, output, normalization, include_self, spatial, bilateral)
     sigma = deviations_of(op, "spatial_sigma", spatial_sigma, len(size), unary)
     sigma_xy = deviations_of(op, "bilateral_sigma_xy", bilateral_sigma_xy, len(size), unary)
     sigma_color = deviations_of(op, "bilateral_sigma_color", bilateral_sigma_color, image.shape[1], unary)
@@ -136,14 +129,20 @@ def dense_crf(
     ]
     looks = image.to(unary.dtype) / sigma_color.to(unary.dtype).view(-1, *[1] * len(size))
     features = torch.cat([*reversed(places), looks], 1)
-    floats = sigma if is_differentiated(sigma) else floats_of(spatial_sigma, len(size))
-    in_parts = is_differentiated(features, sigma) or (not recompute and is_differentiated(unary, tables))
-    if in_parts and output != "labels":
+    traced = isinstance(spatial_sigma, Tensor) and torch.compiler.is_compiling()  # its numbers are not known yet
+    apart = is_differentiated(features, sigma) or (not recompute and is_differentiated(unary, tables))
+    if traced or (apart and output != "labels"):  # which have no gradient
+        if is_readable(features) and not features.isfinite().all():
+            raise RuntimeError(f"fastseg::{op}: image must be finite, got NaN or infinity")
         ops = torch.ops.fastseg_reference if wanted_backend() == "reference" else torch.ops.fastseg
-        kernels = kernels_of(ops, features, floats, *modes)
-        logits = mean_field(unary.flatten(2), kernels, tables, iterations)[0].view(unary.shape)
+        floats = sigma if traced or is_differentiated(sigma) else floats_of(spatial_sigma, len(size))
+        with without_autocast(unary):
+            kernels = kernels_of(ops, features, floats, *modes)
+            logits = mean_field(unary.flatten(2), kernels, tables, iterations)[0].view(unary.shape)
+        if output == "labels":
+            return logits.argmax(1)
         return logits.softmax(1) if output == "probabilities" else logits
-    floats = floats.tolist() if isinstance(floats, Tensor) else floats  # labels have no gradient
+    floats = floats_of(spatial_sigma, len(size))
     result: Tensor = call(op, unary, features, floats, tables, iterations, *modes, output)
     return result
 
@@ -163,12 +162,13 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ops: Any, ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     unary, features, tables = ctx.saved_tensors
-    kernels = kernels_of(ops, features, ctx.sigma, *ctx.modes)
-    logits, steps = mean_field(unary.flatten(2), kernels, tables, ctx.iterations)
-    grad = grad.flatten(2)
-    if ctx.output == "probabilities":
-        grad = through_softmax(logits.softmax(1), grad)
-    energies, compatibilities = gradients(grad, kernels, tables, steps)
+    with without_autocast(unary):
+        kernels = kernels_of(ops, features, ctx.sigma, *ctx.modes)
+        logits, steps = mean_field(unary.flatten(2), kernels, tables, ctx.iterations)
+        grad = grad.flatten(2)
+        if ctx.output == "probabilities":
+            grad = through_softmax(logits.softmax(1), grad)
+        energies, compatibilities = gradients(grad, kernels, tables, steps)
     return energies.view(unary.shape), None, None, compatibilities, *[None] * 6
 
 

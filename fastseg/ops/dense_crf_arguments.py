@@ -7,9 +7,36 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from .arguments import brief, check_devices, checked_float
+from ..reference.dense_crf_lattice import NORMALIZATIONS
+from .arguments import brief, check_devices, checked_choice, checked_float, is_readable, is_whole
+from .dense_crf_filters import METHODS
 
 Numbers = float | Sequence[float] | Tensor
+OUTPUTS = ("probabilities", "logits", "labels")
+LEAST = 1e-30  # deviation over which positions are still finite; the message has it as it is, for dynamo
+
+
+def checked_modes(
+    op: str,
+    iterations: int = 5,
+    output: str = "probabilities",
+    normalization: str = "symmetric",
+    include_self: bool = True,
+    spatial: str = "exact",
+    bilateral: str = "lattice",
+) -> tuple[str, bool, str, str]:
+    """Check what is no tensor; return how the kernels are."""
+    if not is_whole(iterations) or iterations < 0:
+        raise ValueError(f"fastseg::{op}: iterations must be a whole number from 0 on, got {iterations!r}")
+    if not isinstance(include_self, bool):
+        raise ValueError(f"fastseg::{op}: include_self must be True or False, got {include_self!r}")
+    checked_choice(op, "output", output, OUTPUTS)
+    return (
+        checked_choice(op, "normalization", normalization, NORMALIZATIONS),
+        include_self,
+        checked_choice(op, "spatial", spatial, METHODS),
+        checked_choice(op, "bilateral", bilateral, METHODS),
+    )
 
 
 def floats_of(sigma: Numbers, n: int) -> list[float]:
@@ -19,17 +46,21 @@ def floats_of(sigma: Numbers, n: int) -> list[float]:
 
 
 def deviations_of(op: str, argument: str, sigma: Numbers, n: int, like: Tensor) -> Tensor:
-    """Positive numbers [n] in float64, or one for all; tensors are looked at where they are used."""
-    rule = f"fastseg::{op}: {argument} must be a positive number, or {n} of them"
+    """Positive numbers [n] in float64, or one for all."""
+    rule = f"fastseg::{op}: {argument} must be a number of at least 1e-30, or {n} of them"
     if isinstance(sigma, Tensor):
         if sigma.shape not in ((), (n,)) or not sigma.is_floating_point():
             raise ValueError(f"{rule}, got {brief(sigma)}")
         check_devices(op, like, **{argument: sigma})
-        return sigma.double().expand(n)
+        wide = sigma.double()
+        if is_readable(sigma) and not ((wide >= LEAST) & (wide < math.inf)).all():
+            raise ValueError(f"{rule}, got {sigma.tolist()}")
+        return wide.expand(n)
     numbers = list(sigma) if isinstance(sigma, Sequence) and not isinstance(sigma, str) else [sigma] * n
-    if len(numbers) != n or not all(isinstance(x, Real | torch.SymFloat) and 0 < x < math.inf for x in numbers):
+    if len(numbers) != n or not all(isinstance(x, Real | torch.SymFloat) and LEAST <= x < math.inf for x in numbers):
         raise ValueError(f"{rule}, got {sigma!r}")
-    return torch.tensor([float(x) for x in numbers], dtype=torch.float64).to(like.device)
+    # Filled and not copied: a copy to a device waits for it.
+    return torch.stack([torch.full((), float(x), dtype=torch.float64, device=like.device) for x in numbers])
 
 
 def compatibilities_of(

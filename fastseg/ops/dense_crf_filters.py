@@ -35,13 +35,15 @@ def permutohedral_filter(values: Tensor, features: Tensor, *, normalization: str
     Returns:
         [N, C, P], dtype of `values`.
 
-    Memory: a point has d + 1 corners of 14 bytes (22 in float64). A vertex of a tile of 512 points, of which there are
-    at most as many as corners, takes up to 96 bytes while the lattice is built, and a value of up to 32 channels at a
-    time; a vertex, of which there are no more than that, 12 (d + 1) bytes and one such value.
+    Memory on a CPU: a point has d + 1 corners of 14 bytes (22 in float64). A vertex of a tile of 512 points, of which
+    there are at most as many as corners, takes up to 96 bytes while the lattice is built, and a value of up to 32
+    channels at a time; a vertex, of which there are no more than that, 12 (d + 1) bytes and one such value. On a GPU: a
+    corner takes 8 (d + 1) + 96 bytes, and two values of each channel.
     Gradient: of `values`, by the transposed kernel, which blurs in the other order; once and again. The lattice is not
-    differentiable in its features: `ValueError` where they require a gradient. Devices: CPU compiled, others through
-    the reference. Errors: `ValueError` naming the argument for a wrong shape, dtype or normalization, `RuntimeError`
-    for features that are not finite, lie too far apart for keys of 62 bits, or beyond 2^40 cells of the lattice.
+    differentiable in its features: `ValueError` where they require a gradient. Devices: CPU and CUDA compiled, others
+    through the reference. Errors: `ValueError` naming the argument for a wrong shape, dtype or normalization,
+    `RuntimeError` for features that are not finite, lie too far apart for keys of 62 bits, or beyond 2^40 cells of the
+    lattice; on CUDA with FASTSEG_CHECK=1, and without it such a sample is NaN.
 
     Source: Adams, Baek, Davis 2010, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", section 3;
     scale, blur and normalizations of Krähenbühl, Koltun 2011 (arXiv 1210.5644) and 2013.
@@ -88,8 +90,8 @@ def gaussian_filter_2d(
 
     Error: with "exact", weights below 2^-26 (2^-55 in float64) of the largest are left out, which is beyond 6.01 (8.74)
     deviations, or less than half an epsilon of the sum of weights.
-    Memory: the result, and for each thread a row.
-    Gradient: of `values`, by the transposed kernel; once and again. Devices: CPU compiled, others through the
+    Memory: the result, and for each thread a row; on a GPU, one map more.
+    Gradient: of `values`, by the transposed kernel; once and again. Devices: CPU and CUDA compiled, others through the
     reference. Errors: `ValueError` naming the argument for a wrong shape, dtype, deviation, normalization or method.
 
     Source: Krähenbühl, Koltun 2011, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (arXiv

@@ -27,8 +27,8 @@ class PermutohedralLattice:
         count: int64 [N], how many vertices there are: at most P (d + 1), which there is room for.
 
     Memory: 8 (d + 1)^2 + 8 (d + 1) bytes a point (12 in float64), most of which is room that few features need.
-    Gradient: of what is filtered, by the transposed kernel; none of the features. Devices: CPU compiled, others through
-    the reference. Errors, source: as in `permutohedral_filter`.
+    Gradient: of what is filtered, by the transposed kernel; none of the features. Devices: CPU and CUDA compiled,
+    others through the reference. Errors, source: as in `permutohedral_filter`.
 
     Example:
         >>> lattice = PermutohedralLattice(torch.rand(1, 5, 100) * 4)
@@ -54,7 +54,8 @@ class PermutohedralLattice:
         if not fits or values.shape[::2] != (n, points):
             raise ValueError(f"fastseg::{op}: values must be {self.weights.dtype} [{n}, C, {points}], got "
                              f"{brief(values)}")  # fmt: skip
-        check_devices(op, values, vertices=self.vertices)
+        state = {"weights": self.weights, "neighbours": self.neighbours, "count": self.count}
+        check_devices(op, values, vertices=self.vertices, **state)
         mode = checked_choice(op, "normalization", normalization, NORMALIZATIONS)
         if mode == "none":
             return self._apply(values, transposed)
@@ -66,6 +67,8 @@ class PermutohedralLattice:
 
     def diagonal(self) -> Tensor:
         """What the kernel takes from each point to itself [N, P]."""
+        state = {"vertices": self.vertices, "neighbours": self.neighbours, "count": self.count}
+        check_devices("permutohedral_diagonal", self.weights, **state)
         result: Tensor = call("permutohedral_diagonal", self.vertices, self.weights, self.neighbours, self.count)
         return result
 

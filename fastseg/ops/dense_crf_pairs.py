@@ -30,8 +30,8 @@ def gaussian_filter(values: Tensor, features: Tensor, *, normalization: str = "n
     Returns:
         [N, C, P], dtype of `values`.
 
-    Gradient: of `values`, and of `features`; of `values` once and again. Devices: CPU compiled, others through the
-    reference. Errors: `ValueError` naming the argument for a wrong shape, dtype or normalization.
+    Gradient: of `values`, and of `features`; of `values` once and again. Devices: CPU and CUDA compiled, others through
+    the reference. Errors: `ValueError` naming the argument for a wrong shape, dtype or normalization.
 
     Source: Krähenbühl, Koltun 2011, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (arXiv
     1210.5644), equation 2.

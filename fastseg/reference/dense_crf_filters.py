@@ -1,6 +1,5 @@
 """Gaussian kernels of a dense CRF in plain PyTorch: on the lattice or exactly, normalized or not.
 
-
 Source: Krähenbühl, Koltun 2011, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (arXiv
 1210.5644), algorithm 1; normalizations of Krähenbühl, Koltun 2013, "Parameter Learning and Convergent Inference for
 Dense Random Fields".

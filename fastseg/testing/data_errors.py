@@ -33,7 +33,7 @@ class DataError:
         make: `(device, value) -> call`, with the value in several places of the data.
         values: that are refused.
         right: a value that is not.
-        first: index of the first place, which the message names.
+        first: index of the first place, which the message names; (): it names no place.
         poisoned: where the result must be NaN or the largest integer, and nowhere else; None: everywhere.
     """
 
@@ -90,7 +90,8 @@ def check_data_error(error: DataError, device: str, value: Any) -> None:
         try:
             call()
         except RuntimeError as said:
-            if f"{error.argument} must" not in str(said) or f"got {value} at {list(error.first)}" not in str(said):
+            place = f"got {value} at {list(error.first)}" if error.first else "got"
+            if f"{error.argument} must" not in str(said) or place not in str(said):
                 raise AssertionError(f"{what}: {said}") from None
         else:
             raise AssertionError(f"{what} does not raise")

@@ -94,7 +94,7 @@ COSTS = tuple(
     for suffix, times in (("", 1.5), ("_eight", 1.9))
 )
 
-# Why a goal may be missed, by op and size of the row, or by op alone; how far, only the rows say.
+# Why a goal may be missed, by op and row, or its size, or by op alone; how far, only the rows say.
 _CONTESTED = "Where the corners of a cell disagree, its classes are interpolated: arithmetic that no shortcut saves."
 _SMALL = "With so little work, cold caches and page faults of fresh memory weigh, and do so on one thread too."
 _CACHED = "The plain way's full-size logits, 22 MB, fit into a large cache, so that less is gained by leaving them out."
@@ -140,4 +140,4 @@ def find_goal(op: str, case: str, mode: str) -> Goal | None:
 def reason_for(op: str, case: str) -> str:
     """Why a row may miss its goal."""
     size = case.removeprefix("logits_").split("_")[0]
-    return REASONS.get((op, size)) or REASONS.get((op, ""), "")
+    return next((why for key in (case, size, "") if (why := REASONS.get((op, key)))), "")

@@ -107,20 +107,6 @@ def test_volumes() -> None:
     same(back.transpose(2, 4), q)
 
 
-@pytest.mark.parametrize(
-    ("argument", "level", "options"),
-    [
-        ("image", 1e20, {}),
-        ("image", 3.4e38, {}),
-        ("spatial_sigma", 1.0, {"spatial_sigma": 1e-30, "spatial": "lattice"}),
-    ],
-)
-def test_what_no_lattice_holds_is_named(argument: str, level: float, options: dict[str, Any]) -> None:
-    unary, image = torch.zeros(1, 2, 4, 5), torch.ones(1, 3, 4, 5)
-    with pytest.raises(RuntimeError, match=f"dense_crf: {argument} must "):
-        ops.dense_crf(unary, torch.full_like(image, level), **options)
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_computes_in_float32(dtype: torch.dtype) -> None:
     unary, image = torch.randn(1, 3, 6, 7).to(dtype), torch.rand(1, 3, 6, 7) * 255
@@ -129,9 +115,40 @@ def test_autocast_computes_in_float32(dtype: torch.dtype) -> None:
     assert torch.equal(got, ops.dense_crf(unary.float(), image))
 
 
+@pytest.mark.parametrize(
+    "options", [{"recompute": False}, {"bilateral": "exact"}, {"spatial_sigma": torch.tensor(2.0)}]
+)
+def test_autocast_changes_no_gradient(options: dict[str, Any]) -> None:
+    unary, image = torch.randn(1, 3, 6, 7), torch.rand(1, 3, 6, 7) * 255
+    results = []
+    for on in (False, True):
+        x = unary.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=on):
+            q = ops.dense_crf(x, image, iterations=2, **options)
+        results.append((q, torch.autograd.grad((q * image).sum(), x)[0]))
+    torch.testing.assert_close(results[1], results[0], atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("output", ["probabilities", "labels"])
 def test_vmap_is_a_stack_of_calls(output: str) -> None:
     unary, image = torch.randn(2, 1, 3, 6, 7), torch.rand(2, 1, 3, 6, 7) * 255
     want = torch.stack([ops.dense_crf(u, i, output=output) for u, i in zip(unary, image, strict=True)])
     got = torch.vmap(lambda u, i: ops.dense_crf(u, i, output=output))(unary, image)
     assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "output", "sigma"),
+    [
+        (True, "probabilities", 1.5),
+        (True, "probabilities", torch.tensor([1.0, 1.5])),
+        (None, "labels", torch.tensor([1.0, 1.5])),
+    ],
+)
+def test_compiled_in_one_graph(dynamic: bool | None, output: str, sigma: Any) -> None:
+    torch._dynamo.reset()
+    unary, image = problem(3)
+    compiled = torch.compile(lambda s: run(unary, image, spatial_sigma=s, output=output), fullgraph=True,
+                             dynamic=dynamic)  # fmt: skip
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        same(compiled(sigma), run(unary, image, spatial_sigma=sigma, output=output))

@@ -4,6 +4,7 @@ Numbers are those of pydensecrf to 1e-5 in the logits: the lattice for every ker
 arrays.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastseg._registry import call
+from fastseg.ops.dense_crf_arguments import LEAST
 from fastseg.ops.dense_crf_lattice import PermutohedralLattice
 from fastseg.reference.dense_crf_filters import positions
 from fastseg.reference.dense_crf_lattice import NORMALIZATIONS
@@ -105,7 +107,10 @@ class DenseCRF:
         features = _floats(features, 2)
         if features.shape[1] != self._nvar:
             raise ValueError(f"Bad shape for pairwise energy (Need (?, {self._nvar}), got {features.shape})")
-        self._add(torch.from_numpy(features), compat, kernel, normalization)
+        if not 1 <= len(features) <= 8:
+            raise ValueError(f"fastseg::permutohedral_filter: features must have from 1 to 8 dimensions, got "
+                             f"{len(features)}")  # fmt: skip
+        self._add(torch.from_numpy(features.copy()), compat, kernel, normalization)
 
     def setUnary(self, u: Unary) -> None:
         """Set the energies of the labels."""
@@ -120,7 +125,7 @@ class DenseCRF:
         self._unary = torch.from_numpy(energies.copy())
 
     def inference(self, niter: int) -> Array:
-        """Q [nlabels, nvar] after some iterations of mean field."""
+        """Q [nlabels, nvar] after some iterations of mean field; before the first one, if `niter` is negative."""
         q, *rest = self.startInference()
         for _ in range(niter):
             self.stepInference(q, *rest)
@@ -133,7 +138,9 @@ class DenseCRF:
 
     def stepInference(self, Q: Array, tmp1: Array | None = None, tmp2: Array | None = None) -> None:
         """One iteration of mean field, in place."""
-        q = torch.from_numpy(Q)
+        if np.shape(Q) != (self._nlabel, self._nvar):
+            raise ValueError(f"Bad shape for Q (Need {(self._nlabel, self._nvar)}, got {np.shape(Q)})")
+        q = torch.from_numpy(_writable(Q))
         logits = -self._unary
         for energy in self._pairwise:
             logits = logits - energy(q)
@@ -176,8 +183,8 @@ class DenseCRF2D(DenseCRF):
         normalization: NormalizationType = NORMALIZE_SYMMETRIC,
     ) -> None:
         """Add the smoothness kernel; sxy are its deviations along x and y in pixels."""
-        x, y = (sxy, sxy) if isinstance(sxy, Real) else map(float, sxy)  # type: ignore[arg-type]
-        self._add(self._positions(sxy), compat, kernel, normalization, (float(y), float(x)))
+        x, y = _deviations("sxy", sxy, 2)
+        self._add(self._positions(sxy), compat, kernel, normalization, (y, x))
 
     def inference(self, niter: int) -> Array:
         """Q [nlabels, w h] after some iterations of mean field; of the two usual energies in one call."""
@@ -188,7 +195,11 @@ class DenseCRF2D(DenseCRF):
         unary, features = (x.view(1, -1, self._h, self._w) for x in (self._unary, pairs[1].features))
         tables = torch.stack([energy.table for energy in pairs])
         modes = pairs[0].normalization, True, "lattice", "lattice", "probabilities"
-        q: Array = call("dense_crf", unary, features, list(pairs[0].sigma), tables, niter, *modes)[0].flatten(1).numpy()
+        q: Array = (
+            call("dense_crf", unary, features, list(pairs[0].sigma), tables, max(niter, 0), *modes)[0]
+            .flatten(1)
+            .numpy()
+        )
         return q
 
     def addPairwiseBilateral(
@@ -210,18 +221,34 @@ class DenseCRF2D(DenseCRF):
                 "addPairwiseBilateral only works for RGB images. For other types, use `utils.create_pairwise_bilateral`"
                 " to construct your own pairwise energy and add it through `addPairwiseEnergy`."
             )
-        each = [srgb] * 3 if isinstance(srgb, Real) else list(srgb)  # type: ignore[arg-type]
-        deviations = torch.tensor(each, dtype=torch.float32)
-        looks = torch.from_numpy(image).view(-1, 3).float() / deviations
+        deviations = torch.tensor(_deviations("srgb", srgb, 3), dtype=torch.float32)
+        looks = torch.from_numpy(image.astype(np.float32)).view(-1, 3) / deviations
         self._add(torch.cat([self._positions(sxy), looks.T]), compat, kernel, normalization)
 
     def _positions(self, sxy: float | Sequence[float]) -> Tensor:
-        x, y = (sxy, sxy) if isinstance(sxy, Real) else sxy  # type: ignore[misc]
-        return positions((self._h, self._w), torch.tensor([float(y), float(x)]))
+        x, y = _deviations("sxy", sxy, 2)
+        return positions((self._h, self._w), torch.tensor([y, x], dtype=torch.float32))
+
+
+def _deviations(argument: str, x: float | Sequence[float], n: int) -> list[float]:
+    """Positive numbers, or one for all."""
+    each = [x] * n if isinstance(x, Real | str) else list(x)  # type: ignore[arg-type]
+    if len(each) != n or not all(isinstance(one, Real) and LEAST <= float(one) < math.inf for one in each):
+        raise ValueError(
+            f"fastseg::pydensecrf: {argument} must be a number of at least {LEAST}, or {n} of them, got {x!r}"
+        )
+    return [float(one) for one in each]
 
 
 def _floats(x: Any, dims: int) -> Array:
     return _checked(x, dims, np.dtype(np.float32), "float")
+
+
+def _writable(q: Any) -> Array:
+    array = _floats(q, 2)
+    if not array.flags.writeable:
+        raise ValueError("buffer source array is read-only")
+    return array
 
 
 def _checked(x: Any, dims: int, dtype: "np.dtype[Any]", name: str) -> Any:

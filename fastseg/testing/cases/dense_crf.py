@@ -1,13 +1,16 @@
 """Rows of the dense CRF: filters with Gaussian kernels."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ... import ops
 from ...reference.dense_crf_lattice import NORMALIZATIONS
 from ..case import Case, Inputs
+from ..data_errors import DataError
 from ..layouts import with_layout
 from ..signals import generator, logits
 from .upsample import Make
@@ -183,6 +186,7 @@ FIELDS: tuple[tuple[str, tuple[int, ...], int, int, dict[str, Any], str], ...] =
     ("without_self_exact", (2, 4, 6, 9), 3, 3, {"include_self": False, "bilateral": "exact"}, ""),
     ("labels_33", (1, 33, 10, 12), 3, 2, {}, ""),
     ("labels_70", (1, 70, 6, 9), 3, 2, {"include_self": False, "bilateral": "exact"}, ""),
+    ("sharp", (1, 40, 6, 9), 3, 2, {"energy": 100.0}, ""),
     ("labels_24", (1, 24, 9, 10), 3, 2, {"spatial": "lattice"}, ""),
     ("labels_8", (1, 8, 7, 34), 2, 2, {}, ""),
     ("labels_2", (2, 2, 33, 17), 3, 3, {}, ""),
@@ -201,13 +205,13 @@ FIELDS: tuple[tuple[str, tuple[int, ...], int, int, dict[str, Any], str], ...] =
 
 
 def field(
-    shape: tuple[int, ...], features: int, iterations: int, full: bool = False, tied: bool = False, **options: Any
+    shape: tuple[int, ...], features: int, iterations: int, full: bool = False, energy: float = 1.0, **options: Any
 ) -> Make:
-    """Arguments (energies, image), and weights that leave logits of some units."""
+    """Arguments (energies of this deviation, image), and weights that leave logits of some units."""
 
     def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
         n, labels, *size = shape
-        noise = torch.randn(shape, generator=generator(seed), dtype=torch.float64) * (0 if tied else 1)
+        noise = torch.randn(shape, generator=generator(seed), dtype=torch.float64) * energy
         image = torch.rand(n, features, *size, generator=generator(seed + 1), dtype=torch.float64) * 3
         scale = 0.05 if options.get("normalization") == "none" else 1.0
         kwargs = {"spatial_sigma": 1.5, "bilateral_sigma_xy": 6.0, "bilateral_sigma_color": 0.8, "output": "logits"}
@@ -256,7 +260,7 @@ def _field_rows() -> Iterator[Case]:
     yield field_row("kept", field((1, 3, 6, 7), 3, 2, recompute=False), "")
     yield field_row("by_image", field((1, 3, 4, 5), 2, 2, bilateral="exact"), "", grad=(0, 1))
     yield field_row("labels", field((2, 5, 20, 40), 3, 2, output="labels"), "odd", grad=())
-    yield field_row("labels_tied", field((1, 5, 4, 6), 3, 2, tied=True, output="labels"), "degenerate", grad=())
+    yield field_row("labels_tied", field((1, 5, 4, 6), 3, 2, energy=0.0, output="labels"), "degenerate", grad=())
     for name, make in {
         "voc_80_13": portrait(21, 80.0, 13.0, 10.0, 10),
         "built_80_13": portrait(1, 80.0, 13.0, 10.0, 1),  # what one label costs on both lattices is building them
@@ -268,3 +272,94 @@ def _field_rows() -> Iterator[Case]:
 
 
 CASES: tuple[Case, ...] = (*_rows(), *_gaussian_rows(), *_pair_rows(), *_field_rows())
+
+
+def _unfit(device: str, value: float) -> Callable[[], Tensor]:
+    """Features of which the second sample has this value at two places."""
+    features = features_of("noise", (2, 3, 40), 0)
+    features[1, 1, 7] = features[1, 2, 3] = value
+    given = features.float().to(device)
+    return lambda: ops.permutohedral_filter(torch.ones(2, 4, 40, device=device), given)
+
+
+def _far(device: str, value: float) -> Callable[[], Tensor]:
+    """Features of which the second sample lies this far from zero, all of it."""
+    features = features_of("noise", (2, 3, 40), 0)
+    features[1] += value
+    given = features.float().to(device)
+    return lambda: ops.permutohedral_filter(torch.ones(2, 4, 40, device=device), given)
+
+
+def _far_at(point: int, axes: int = 1) -> Callable[[str, float], Callable[[], Tensor]]:
+    """Features of which a point lies this far from the others, along all axes."""
+
+    def make(device: str, value: float) -> Callable[[], Tensor]:
+        features = features_of("noise", (2, axes, 600), 0)
+        features[1, :, point] = value
+        given = features.float().to(device)
+        return lambda: ops.permutohedral_filter(torch.ones(2, 4, 600, device=device), given)
+
+    return make
+
+
+def _unsound(op: str, part: int, place: tuple[int, ...]) -> Callable[[str, int], Callable[[], Tensor]]:
+    """A state whose second sample has this, counted from how many vertices there are, as one of its indices."""
+
+    def make(device: str, value: int) -> Callable[[], Tensor]:
+        features = features_of("noise", (2, 3, 40), 0).float().to(device)
+        state = [one.clone() for one in torch.ops.fastseg.permutohedral_lattice(features)]
+        state[part][place] = state[3][1] + value
+        if op == "permutohedral_diagonal":
+            return lambda: torch.ops.fastseg.permutohedral_diagonal(*state)
+        return lambda: torch.ops.fastseg.permutohedral_apply(torch.ones(2, 4, 40, device=device), *state, False)
+
+    return make
+
+
+def _unfit_image(bilateral: str) -> Callable[[str, float], Callable[[], Tensor]]:
+    """Images of which the second one has this value at two places."""
+
+    def make(device: str, value: float) -> Callable[[], Tensor]:
+        image = torch.rand(2, 1, 5, 8, generator=generator(0))
+        image[1, 0, 0, 7] = image[1, 0, 2, 3] = value
+        unary, given = torch.zeros(2, 4, 5, 8, device=device), image.to(device)
+        # Without sums of rows nothing else spreads what is not finite.
+        return lambda: ops.dense_crf(unary, given, iterations=1, bilateral=bilateral, normalization="none")
+
+    return make
+
+
+def _second(*size: int) -> Callable[[], Tensor]:
+    return lambda: torch.stack([torch.zeros(size, dtype=torch.bool), torch.ones(size, dtype=torch.bool)])
+
+
+UNFIT = math.nan, math.inf, -math.inf
+DATA_ERRORS = (
+    DataError("features", "features", _unfit, UNFIT, 0.5, (1, 1, 7), _second(4, 40)),
+    DataError("far", "features", _far, (1e15, -3e38), 0.5, (), _second(4, 40)),
+    DataError("far_apart", "features", _far_at(7), (1e14, -1e14), 0.5, (), _second(4, 600)),
+    DataError("too_many_cells", "features", _far_at(7, 3), (1e8, -1e8), 0.5, (), _second(4, 600)),
+    DataError("far_at_the_end", "features", _far_at(599), (1e14, -1e14), 0.5, (), _second(4, 600)),
+    *(
+        DataError(
+            f"{name}_{op}",
+            "vertices, neighbours and count",
+            _unsound(f"permutohedral_{op}", *where),
+            values,
+            right,
+            (),
+            _second(*((40,) if op == "diagonal" else (4, 40))),
+        )
+        for op in ("apply", "diagonal")
+        for name, where, values, right in (
+            ("vertices", (0, (1, 39, 3)), (0, -(10**6)), -1),
+            ("before", (2, (1, 3, 2, 0)), (1, -(10**6)), 0),
+            ("behind", (2, (1, 3, 2, 1)), (1, -(10**6)), 0),
+            ("count", (3, (1,)), (10**9, -(10**9)), 0),
+        )
+    ),
+    *(
+        DataError(f"image_{name}", "image", _unfit_image(name), UNFIT, 0.5, (1, 2, 7), _second(4, 5, 8))
+        for name in ("lattice", "exact")
+    ),
+)

@@ -1,7 +1,7 @@
 #include <cmath>
 #include <limits>
 
-#include "../arguments.h"
+#include "arguments.h"
 #include "gaussian_kernel.cuh"
 #include "lattice_cuda.h"
 #include "pairwise_kernel.cuh"
@@ -28,9 +28,10 @@ void filter_along(const Stream& stream, const Tensor& like, const Pass& pass, co
                   Normalization norm, T* out) {
   const Tensor table = empty(like, {3 * pass.size}, kScalar<T>);
   const double most = std::ceil(pass.sigma * std::sqrt(2 * (sizeof(T) == 4 ? 26 : 55) * std::log(2.0)));
+  const double far = norm.any() ? std::ceil(9 * pass.sigma) : -1;  // beyond, less than the last bit of a sum
   T* const taps = data<T>(table);
-  const Axis<T> axis{pass.size, most < double(pass.size) ? int64_t(most) : pass.size, taps, taps + pass.size,
-                     taps + 2 * pass.size};
+  const auto within = [&](double distance) { return distance < double(pass.size) ? int64_t(distance) : pass.size; };
+  const Axis<T> axis{pass.size, within(most), within(far), taps, taps + pass.size, taps + 2 * pass.size};
   stream.launch(find_taps<T>, blocks_for(pass.size, kGaussianThreads), kGaussianThreads, 0, axis, pass.sigma,
                 norm.before, norm.after);
   // Of the axis's own factors, all lines have the same.
@@ -74,7 +75,6 @@ Tensor gaussian_filter_2d(const Tensor& values, std::vector<double> sigma, std::
   took(kSmooth);
   const int64_t n = values.size(0), c = values.size(1), h = values.size(2), w = values.size(3);
   Tensor out = empty(values, {n, c, h, w}, values.scalar_type());
-  const bool channels_last = is_channels_last(values);
   if (out.numel() > 0) {
     const Tensor v = torch::stable::contiguous(values);
     if (type == Float::f64)
@@ -82,10 +82,7 @@ Tensor gaussian_filter_2d(const Tensor& values, std::vector<double> sigma, std::
     else
       smooth<float>(v, sigma, norm, out);
   }
-  if (!channels_last) return out;
-  Tensor last = empty_images(values, n, c, h, w, values.scalar_type(), true);
-  torch::stable::copy_(last, out);
-  return last;
+  return stored(out, is_channels_last(values));
 }
 
 Tensor gaussian_filter(const Tensor& values, const Tensor& features) {

@@ -1,11 +1,19 @@
-#include "../options.h"
 #include "lattice_cuda.h"
 #include "mean_field_kernel.cuh"
+#include "options.h"
 
 namespace fastseg {
 namespace {
 
 constexpr const char* kOp = "dense_crf";
+
+// Whether compatibilities [2, C, C] say anything of two labels, as a bool on the device.
+Tensor coupling(const Tensor& tables) {
+  const auto part = [&](const char* name, int64_t k) { return tensor_of(call_torch(name, "", tables, k)[0]); };
+  const auto any = [](const Tensor& x) { return tensor_of(call_torch("aten::any", "", x)[0]); };
+  const Tensor above = any(part("aten::triu", 1)), below = any(part("aten::tril", -1));
+  return tensor_of(call_torch("aten::logical_or", "", above, below)[0]);
+}
 
 // Mean field of all samples at once, with values as rows [N, P, C]. Nothing waits for the device.
 template <class T>
@@ -22,14 +30,13 @@ class DeviceField {
         unary_(swapped(torch::stable::reshape(energies, {n_, channels_, points_}))),
         features_(torch::stable::reshape(features, {n_, features.size(1), points_})),
         tables_(swapped(tables)),
-        coupled_(zeros(energies, {1}, ScalarType::Int)),
+        coupled_(coupling(tables)),
         grid_{{1, 1, 1}, {1, 1, 1}, int(sigma.size())} {
     for (int axis = 0; axis < grid_.axes; ++axis) {
       grid_.size[3 - grid_.axes + axis] = energies.size(2 + axis);
       grid_.sigma[3 - grid_.axes + axis] = sigma[axis];
     }
-    stream_.launch(find_coupling<T>, blocks_for(2 * channels_ * channels_, kFieldThreads), kFieldThreads, 0,
-                   data<T>(tables_), channels_, data<int>(coupled_));
+    if (options.exact_bilateral) unfit_ = unfit_samples<T>(stream_, kOp, "image", features_);
     for (int kernel = 0; options.iterations > 0 && kernel < 2; ++kernel) prepare(kernel);
   }
 
@@ -41,8 +48,8 @@ class DeviceField {
       const bool messages = iteration > 0;
       const bool softmax = iteration < options_.iterations || options_.output == Output::probabilities;
       stream_.launch(settle<T>, blocks_for(pixels, kFieldWarps), kFieldThreads, 0, message(0, old, messages),
-                     message(1, old, messages), messages, data<int>(coupled_), softmax, data<T>(unary_), data<T>(old),
-                     data<T>(now));
+                     message(1, old, messages), messages, data<bool>(coupled_), softmax,
+                     unfit_ ? data<int>(*unfit_) : nullptr, data<T>(unary_), data<T>(old), data<T>(now));
       std::swap(old, now);
     }
     return old;
@@ -60,6 +67,7 @@ class DeviceField {
   Options options_;
   int64_t n_, channels_, points_;
   Tensor unary_, features_, tables_, coupled_;
+  std::optional<Tensor> unfit_;  // [N], where no lattice tells
   Grid grid_;
   Kernel kernels_[2];
 
@@ -74,7 +82,8 @@ class DeviceField {
       kernel.map = rows(channels_);
       if (!options_.include_self) kernel.self = ones;
     } else {
-      const LatticeState state = build_lattice<T>(stream_, kOp, which == 0 ? positions() : features_);
+      const LatticeState state = which == 0 ? build_lattice<T>(stream_, kOp, "spatial_sigma", positions())
+                                            : build_lattice<T>(stream_, kOp, "image", features_);
       if (!options_.include_self) kernel.self = diagonal_of<T>(stream_, state);
       kernel.lattice.emplace(stream_, state, channels_);
       sums = kernel.lattice->sums();
@@ -136,7 +145,8 @@ Tensor infer(const Tensor& unary, const Tensor& features, const std::vector<doub
   const Tensor found = options.output == Output::labels
                            ? tensor_of(call_torch("aten::argmax", "", rows, std::optional<int64_t>(2), false)[0])
                            : swapped(rows);
-  return torch::stable::reshape(found, options.sizes(unary));
+  const Tensor out = torch::stable::reshape(found, options.sizes(unary));
+  return stored(out, unary.dim() == 4 && options.output != Output::labels && is_channels_last(unary));
 }
 
 Tensor dense_crf(const Tensor& unary, const Tensor& features, std::vector<double> sigma, const Tensor& compatibility,

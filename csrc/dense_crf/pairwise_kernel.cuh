@@ -2,7 +2,7 @@
 // at a time. d differences, an exponential and C products a pair; the kernel is made again for every 16 channels.
 // CUDA C++ and not Triton: d and C are arguments, and what a pair needs fits registers.
 #pragma once
-#include "../../common/kernel.cuh"
+#include "../common/kernel.cuh"
 
 namespace fastseg {
 

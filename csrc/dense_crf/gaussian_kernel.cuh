@@ -2,16 +2,17 @@
 // value and axis; neighbours in a warp read neighbours, which the nearest cache keeps. CUDA C++ and not Triton: the
 // number of taps is an argument.
 #pragma once
-#include "../../common/kernel.cuh"
+#include "../common/kernel.cuh"
 
 namespace fastseg {
 
 constexpr int kGaussianThreads = 256;
 
-// One axis: weights [size] by distance, which are left out beyond `reach`; factors [size] of values and of results.
+// One axis: weights [size] by distance, which are left out beyond `reach`, and beyond `far` of the sums that factors
+// are made of, or all of them where there are no factors: -1; factors [size] of values and of results.
 template <class T>
 struct Axis {
-  int64_t size, reach;
+  int64_t size, reach, far;
   T *weights, *before, *after;
 };
 
@@ -21,9 +22,9 @@ __global__ void __launch_bounds__(kGaussianThreads) find_taps(Axis<T> axis, doub
   for (int64_t i = int64_t(blockIdx.x) * kGaussianThreads + threadIdx.x; i < axis.size;
        i += int64_t(gridDim.x) * kGaussianThreads) {
     double sum = 0;
-    for (int64_t k = 0; k < axis.size && (before || after); ++k) {
-      const double distance = double(k - i) / sigma;
-      sum += exp(-0.5 * distance * distance);
+    for (int64_t k = -axis.far; k <= axis.far; ++k) {
+      const double distance = double(k) / sigma;
+      if (i + k >= 0 && i + k < axis.size) sum += exp(-0.5 * distance * distance);
     }
     const double distance = double(i) / sigma;
     axis.weights[i] = T(exp(-0.5 * distance * distance));

@@ -49,34 +49,27 @@ __global__ void __launch_bounds__(kFieldThreads) find_positions(Grid grid, int64
   }
 }
 
-// Whether compatibilities [2, channels, channels] say anything of two labels.
-template <class T>
-__global__ void __launch_bounds__(kFieldThreads) find_coupling(const T* tables, int64_t channels, int* coupled) {
-  for (int64_t i = int64_t(blockIdx.x) * kFieldThreads + threadIdx.x; i < 2 * channels * channels;
-       i += int64_t(gridDim.x) * kFieldThreads)
-    if (i / channels % channels != i % channels && tables[i] != T(0)) atomicOr(coupled, 1);
-}
-
 // -(unary + sum of compatibility * message) of pixels [samples, points, channels], or minus unary where there are no
-// messages; or the softmax of it. `coupled` says whether compatibilities are more than their diagonals.
+// messages; or the softmax of it. `coupled` says whether compatibilities are more than their diagonals, `unfit`
+// [samples], or null, which samples become NaN.
 template <class T>
 __global__ void __launch_bounds__(kFieldThreads, 4)
-    settle(Message<T> one, Message<T> other, bool messages, const int* coupled, bool softmax, const T* unary,
-           const T* old, T* values) {
+    settle(Message<T> one, Message<T> other, bool messages, const bool* coupled, bool softmax, const int* unfit,
+           const T* unary, const T* old, T* values) {
   const int64_t channels = one.lattice.channels, lane = threadIdx.x % 32;
-  const bool apart = messages && *coupled == 0;
+  const bool apart = !*coupled;
   for (int64_t pixel = int64_t(blockIdx.x) * kFieldWarps + threadIdx.x / 32;
        pixel < one.lattice.samples * one.lattice.points; pixel += int64_t(gridDim.x) * kFieldWarps) {
     T* const mine = values + pixel * channels;
     const int64_t sample = pixel / one.lattice.points;
-    for (int64_t c = lane; c < channels; c += 32) mine[c] = -unary[pixel * channels + c];
+    const bool known = !unfit || unfit[sample] == 0;
+    for (int64_t c = lane; c < channels; c += 32) mine[c] = known ? -unary[pixel * channels + c] : T(NAN);
     for (int64_t first = 0; messages && first < channels; first += 32) {
-      const int64_t c = first + lane;
-      const T from_one = c < channels ? one.at(old, pixel, sample, c) : T(0);
-      const T from_other = c < channels ? other.at(old, pixel, sample, c) : T(0);
+      const int64_t c = smaller(first + lane, channels - 1);
+      const T from_one = one.at(old, pixel, sample, c), from_other = other.at(old, pixel, sample, c);
       if (apart) {
         const int64_t at = c * channels + c;
-        if (c < channels) mine[c] -= multiply_add(one.table[at], from_one, other.table[at] * from_other);
+        if (first + lane < channels) mine[c] -= multiply_add(one.table[at], from_one, other.table[at] * from_other);
         continue;
       }
       for (int k = 0; k < smaller<int64_t>(32, channels - first); ++k) {

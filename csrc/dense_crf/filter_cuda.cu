@@ -1,4 +1,4 @@
-#include "../arguments.h"
+#include "arguments.h"
 #include "lattice_cuda.h"
 
 namespace fastseg {
@@ -60,6 +60,7 @@ OnLattice<T> DeviceLattice<T>::on(int64_t channels) const {
           data<T>(state_.weights),
           data<int>(state_.neighbours),
           data<int64_t>(state_.count),
+          state_.unsound ? data<int>(*state_.unsound) : nullptr,
           data<int>(by_vertex_.first),
           data<int>(owners_),
           data<T>(shares_),
@@ -126,8 +127,7 @@ Tensor permutohedral_apply(const Tensor& values, const Tensor& vertices, const T
   const Float type = check_applied(kApply, values, vertices, weights);
   took(kApply);
   if (values.numel() == 0) return empty(values, {values.size(0), values.size(1), values.size(2)}, values.scalar_type());
-  const LatticeState state{torch::stable::contiguous(vertices), torch::stable::contiguous(weights),
-                           torch::stable::contiguous(neighbours), torch::stable::contiguous(count)};
+  const LatticeState state = sound_state(Stream(values), kApply, vertices, weights, neighbours, count);
   const Normalization none(kApply, "none");
   return type == Float::f64 ? filter<double>(values, state, none, transposed)
                             : filter<float>(values, state, none, transposed);
@@ -141,8 +141,9 @@ Tensor permutohedral_filter(const Tensor& values, const Tensor& features, std::s
   if (values.numel() == 0) return empty(values, {values.size(0), values.size(1), values.size(2)}, values.scalar_type());
   const Stream stream(values);
   const Tensor f = torch::stable::contiguous(features);
-  return type == Float::f64 ? filter<double>(values, build_lattice<double>(stream, kFilter, f), norm, transposed)
-                            : filter<float>(values, build_lattice<float>(stream, kFilter, f), norm, transposed);
+  return type == Float::f64
+             ? filter<double>(values, build_lattice<double>(stream, kFilter, "features", f), norm, transposed)
+             : filter<float>(values, build_lattice<float>(stream, kFilter, "features", f), norm, transposed);
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 // it in their order. A piece reads a row of values for each corner; blur three rows a vertex and axis; slice d + 1 rows
 // a point. How many vertices there are is known on the device alone: the room beyond them is left out.
 #pragma once
-#include "../../common/kernel.cuh"
+#include "../common/kernel.cuh"
 
 namespace fastseg {
 
@@ -23,6 +23,7 @@ struct OnLattice {
   const T* weights;       // as vertices
   const int* neighbours;  // [samples, sides, corners, 2]
   const int64_t* count;   // [samples]
+  const int* unsound;     // [samples], of states that index what is not theirs; or null
   int *sorted, *owners;   // [samples, corners], corners by vertex: the vertex, and the point
   T* shares;              // of its values, as sorted
   int* starts;            // [samples, corners + 1], of each vertex in them
@@ -30,19 +31,19 @@ struct OnLattice {
   int shift;              // 2^shift neighbouring threads share the channels of a vertex or of a point
 
   __device__ int64_t corners() const { return points * sides; }
-  __device__ int64_t found(int64_t n) const { return smaller(larger<int64_t>(0, count[n]), corners()); }
+  __device__ int64_t found(int64_t n) const { return unsound && unsound[n] ? 0 : count[n]; }
   __device__ int64_t threads() const { return int64_t(1) << shift; }
+  __device__ int64_t first() const { return (int64_t(blockIdx.x) * kFilterThreads + threadIdx.x) >> shift; }
+  __device__ int64_t step() const { return int64_t(gridDim.x) * kFilterThreads >> shift; }
+  __device__ int64_t lane() const { return threadIdx.x & (threads() - 1); }
   __device__ int64_t pieces() const { return (corners() + kPiece - 1) / kPiece; }
 
-  // What a point finds at its corners. Of a state that no lattice has: NaN for a vertex that is none.
+  // What a point finds at its corners.
   __device__ T at(const T* grid, int64_t n, int64_t point, int64_t channel) const {
     const int64_t first = (n * points + point) * sides;
     T sum = 0;
-    for (int k = 0; k < sides; ++k) {
-      const unsigned v = unsigned(vertices[first + k]);
-      const T value = v < found(n) ? grid[(n * corners() + v) * channels + channel] : T(NAN);
-      sum = multiply_add(weights[first + k], value, sum);
-    }
+    for (int k = 0; k < sides; ++k)
+      sum = multiply_add(weights[first + k], grid[(n * corners() + vertices[first + k]) * channels + channel], sum);
     return scale * sum;
   }
 };
@@ -86,20 +87,18 @@ __global__ void __launch_bounds__(kFilterThreads) splat(OnLattice<T> p, const T*
   const int64_t corners = p.corners(), pieces = p.pieces(), warps = int64_t(gridDim.x) * kFilterWarps;
   for (int64_t task = int64_t(blockIdx.x) * kFilterWarps + threadIdx.x / 32; task < p.samples * pieces; task += warps) {
     const int64_t n = task / pieces, first = task % pieces * kPiece;
-    const int size = int(smaller(kPiece, corners - first)), count = int(p.found(n));
+    if (p.found(n) == 0) continue;
+    const int size = int(smaller(kPiece, corners - first));
     const int *const sorted = p.sorted + n * corners + first, *const owners = p.owners + n * corners + first;
     const int* const starts = p.starts + n * (corners + 1);
     const T* const shares = p.shares + n * corners + first;
     for (int64_t c = threadIdx.x % 32; c < p.channels; c += 32) {
       const T* const rows = values + n * p.points * p.channels + c;
       for (int at = 0; at < size;) {
-        const int vertex = sorted[at];
-        const bool known = unsigned(vertex) < unsigned(count);
-        const int end = known ? int(smaller<int64_t>(starts[vertex + 1] - first, size)) : at + 1;
+        const int vertex = sorted[at], end = int(smaller<int64_t>(starts[vertex + 1] - first, size));
         T sum = 0;
 #pragma unroll kAhead
         for (; at < end; ++at) sum = multiply_add(shares[at], rows[owners[at] * p.channels], sum);
-        if (!known) continue;
         (starts[vertex] < first ? parts + task * p.channels : grid + (n * corners + vertex) * p.channels)[c] = sum;
       }
     }
@@ -111,12 +110,10 @@ template <class T>
 __global__ void __launch_bounds__(kFilterThreads) join(OnLattice<T> p, const T* parts, T* grid) {
   const int64_t corners = p.corners();
   for (int64_t n = 0; n < p.samples; ++n)
-    for (int64_t i = int64_t(blockIdx.x) * kFilterThreads + threadIdx.x; i < p.found(n) << p.shift;
-         i += int64_t(gridDim.x) * kFilterThreads) {
-      const int64_t v = i >> p.shift;
+    for (int64_t v = p.first(); v < p.found(n); v += p.step()) {
       const int* const starts = p.starts + n * (corners + 1) + v;
       T* const row = grid + (n * corners + v) * p.channels;
-      for (int64_t c = i & (p.threads() - 1); c < p.channels; c += p.threads()) {
+      for (int64_t c = p.lane(); c < p.channels; c += p.threads()) {
         T sum = starts[0] < starts[1] ? row[c] : T(0);
         for (int64_t piece = starts[0] / kPiece + 1; piece * kPiece < starts[1]; ++piece)
           sum += parts[(n * p.pieces() + piece) * p.channels + c];
@@ -146,31 +143,28 @@ template <class T>
 __global__ void __launch_bounds__(kFilterThreads) blur(OnLattice<T> p, int axis, const T* grid, T* blurred) {
   const int64_t corners = p.corners();
   for (int64_t n = 0; n < p.samples; ++n) {
-    const unsigned count = unsigned(p.found(n));
+    const int count = int(p.found(n));
     const T* const rows = grid + n * corners * p.channels;
     const int* const neighbours = p.neighbours + (n * p.sides + axis) * corners * 2;
-    for (int64_t i = int64_t(blockIdx.x) * kFilterThreads + threadIdx.x; i < int64_t(count) << p.shift;
-         i += int64_t(gridDim.x) * kFilterThreads) {
-      const int64_t v = i >> p.shift;
+    for (int64_t v = p.first(); v < count; v += p.step()) {
       const int one = neighbours[2 * v], other = neighbours[2 * v + 1];
-      for (int64_t c = i & (p.threads() - 1); c < p.channels; c += p.threads()) {
+      for (int64_t c = p.lane(); c < p.channels; c += p.threads()) {
         T both = 0;
-        if (unsigned(one) < count) both += rows[one * p.channels + c];
-        if (unsigned(other) < count) both += rows[other * p.channels + c];
+        if (one < count) both += rows[one * p.channels + c];
+        if (other < count) both += rows[other * p.channels + c];
         blurred[(n * corners + v) * p.channels + c] = multiply_add(T(0.5), both, rows[v * p.channels + c]);
       }
     }
   }
 }
 
-// grid -> results [samples, points, channels], times `after` [samples, points], or not.
+// grid -> results [samples, points, channels], times `after` [samples, points], or not; NaN where states are unsound.
 template <class T>
-__global__ void __launch_bounds__(kFilterThreads) slice(OnLattice<T> p, const T* grid, const T* after, T* results) {
-  for (int64_t i = int64_t(blockIdx.x) * kFilterThreads + threadIdx.x; i < p.samples * p.points << p.shift;
-       i += int64_t(gridDim.x) * kFilterThreads) {
-    const int64_t point = i >> p.shift, n = point / p.points;
-    for (int64_t c = i & (p.threads() - 1); c < p.channels; c += p.threads()) {
-      const T value = p.at(grid, n, point - n * p.points, c);
+__global__ void __launch_bounds__(kFilterThreads, 4) slice(OnLattice<T> p, const T* grid, const T* after, T* results) {
+  for (int64_t point = p.first(); point < p.samples * p.points; point += p.step()) {
+    const int64_t n = point / p.points;
+    for (int64_t c = p.lane(); c < p.channels; c += p.threads()) {
+      const T value = p.found(n) ? p.at(grid, n, point - n * p.points, c) : T(NAN);
       results[point * p.channels + c] = after ? after[point] * value : value;
     }
   }

@@ -2,9 +2,9 @@
 #pragma once
 #include <array>
 
-#include "../../common/cuda.h"
-#include "../normalization.h"
+#include "../common/cuda.h"
 #include "filter_kernel.cuh"
+#include "normalization.h"
 
 namespace fastseg {
 
@@ -37,11 +37,21 @@ inline Tensor swapped(const Tensor& x) { return torch::stable::contiguous(torch:
 // What permutohedral_lattice returns, dense.
 struct LatticeState {
   Tensor vertices, weights, neighbours, count;
+  std::optional<Tensor> unsound;  // [N], of states that index what is not theirs; none if it was made here
 };
 
-// Of features [N, d, P], dense.
+// A state that somebody may have written; its shapes are right.
+LatticeState sound_state(const Stream& stream, const char* op, const Tensor& vertices, const Tensor& weights,
+                         const Tensor& neighbours, const Tensor& count);
+
+// Which samples of features [N, d, P], dense, have some that are not finite: [N], which raises if it is asked to.
+// `argument` is what the features come from.
 template <class T>
-LatticeState build_lattice(const Stream& stream, const char* op, const Tensor& features);
+Tensor unfit_samples(const Stream& stream, const char* op, const char* argument, const Tensor& features);
+
+// Of such features; NaN in all weights of a sample that no lattice holds.
+template <class T>
+LatticeState build_lattice(const Stream& stream, const char* op, const char* argument, const Tensor& features);
 
 // What the kernel takes from each point to itself, [N, P].
 template <class T>
