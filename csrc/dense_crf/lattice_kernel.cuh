@@ -7,7 +7,7 @@
 // corners, and how many there are is known on the device alone. CUDA C++ and not Triton: a hash table is
 // compare-and-swap.
 #pragma once
-#include "../common/rounding.cuh"
+#include "../common/rounding.h"
 
 namespace fastseg {
 

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from unittest.mock import patch
 
 import torch
@@ -50,12 +51,20 @@ class Limit:
     last: float
 
 
-def find_limits() -> list[Limit]:
-    """Those of every stem."""
+def _modules() -> list[ModuleType]:
     from . import limits as stems
 
-    modules = [importlib.import_module(f"{stems.__name__}.{m.name}") for m in pkgutil.iter_modules(stems.__path__)]
-    return [limit for module in modules for limit in module.LIMITS]
+    return [importlib.import_module(f"{stems.__name__}.{m.name}") for m in pkgutil.iter_modules(stems.__path__)]
+
+
+def find_limits() -> list[Limit]:
+    """Those of every stem."""
+    return [limit for module in _modules() for limit in module.LIMITS]
+
+
+def unlimited() -> dict[str, str]:
+    """Ops that cannot be called with so much, and why: `UNLIMITED` of the stems."""
+    return {op: why for module in _modules() for op, why in getattr(module, "UNLIMITED", {}).items()}
 
 
 def zeros_but_ends(value: float, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

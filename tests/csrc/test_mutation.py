@@ -149,7 +149,7 @@ MUTANTS = (
     (ON_LATTICE, "lattice_.sides - 1 - i", "i"),
     (ON_LATTICE, "norm.before && norm.after", "norm.before || norm.after"),
     (BUILD, "starts[vertex[r] + 1]++", "starts[vertex[r] + 1]"),
-    (BUILD, "beside[2 * v] < vertices", "beside[2 * v] < 0"),
+    (BUILD, "beside[2 * int64_t(v)] < vertices", "beside[2 * int64_t(v)] < 0"),
     (BUILD, "before[first + point[at]]", "before[first]"),
     (DIAGONAL, "there[axis] + (a < b ? -1 : 1)", "there[axis]"),
     (DIAGONAL, "share_of(lattice, corners[a], back, corners[b])", "0.0"),

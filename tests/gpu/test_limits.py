@@ -12,7 +12,7 @@ from fastseg.testing.ladder.kernels import gpu_ops
 from fastseg.testing.ladder.rows import Selection
 from fastseg.testing.ladder.sources import cuda_ops
 from fastseg.testing.layouts import FAR
-from fastseg.testing.limit import find_limits
+from fastseg.testing.limit import find_limits, unlimited
 
 needs_host = pytest.mark.skipif(bool(host.why_not()), reason=f"CUDA kernels run on the host: {host.why_not()}")
 needs_triton = pytest.mark.skipif(bool(_triton.why_not), reason=_triton.why_not)
@@ -57,7 +57,9 @@ def test_results_too_large_to_compute_are_right_at_their_ends_in_triton() -> Non
 
 
 def test_every_kernel_on_a_gpu_has_a_limit() -> None:
-    assert {limit.op for limit in find_limits()} == gpu_ops()
+    limited = {limit.op for limit in find_limits()}
+    assert limited.isdisjoint(unlimited()) and all(unlimited().values())
+    assert limited | unlimited().keys() == gpu_ops()
 
 
 def test_limits_are_not_computed_whole() -> None:
