@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fastseg.nn.conv import folded, fuses, unhooked
 from fastseg.ops import atrous_conv2d, prepack_atrous_weight, separable_atrous_conv2d
-from fastseg.ops.arguments import is_own
+from fastseg.ops.arguments import is_eager
 from fastseg.ops.atrous_conv_algorithms import packed_algorithm
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU}
@@ -153,8 +153,7 @@ class AtrousConv2d(nn.Sequential):
     def packed_for(self, x: Tensor) -> Tensor | None:
         """The weight as the fastest algorithm for such an input takes it, if that is to be packed."""
         conv, weight = self.conv, self.conv.weight
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or not is_own(weight)
-        if traced or self.training or weight.is_inference() or conv.groups > 1 or conv.stride != (1, 1):
+        if not is_eager(weight) or self.training or weight.is_inference() or conv.groups > 1 or conv.stride != (1, 1):
             return None
         if torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad):
             return None

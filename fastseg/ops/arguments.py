@@ -124,15 +124,19 @@ def check_table(op: str, argument: str, table: Tensor | None, shape: tuple[int, 
         raise ValueError(f"fastseg::{op}: {argument} must be floating {list(shape)}, got {brief(table)}")
 
 
-def is_own(x: Tensor) -> bool:
-    """Whether a tensor is memory, and no stand-in of `torch.func` or of a tracer."""
-    return type(x) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+def is_eager(x: Tensor) -> bool:
+    """Whether nothing is traced, and a tensor is memory and no stand-in of `torch.func`."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return (
+        not traced
+        and type(x) in (Tensor, torch.nn.Parameter)
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    )
 
 
 def is_readable(x: Tensor) -> bool:
     """Whether values can be looked at: nothing is traced, and no device is to be waited for."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return not traced and is_own(x) and x.device.type == "cpu"
+    return is_eager(x) and x.device.type == "cpu"
 
 
 def is_differentiated(*tensors: Tensor | None) -> bool:
