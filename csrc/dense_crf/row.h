@@ -10,17 +10,18 @@ template <int C, class T>
 struct Row {
   static constexpr int lanes = C % Simd<T>::lanes == 0 ? Simd<T>::lanes : C < 8 ? C : 8, parts = C / lanes;
   typedef T Part __attribute__((vector_size(lanes * sizeof(T))));
+  typedef Part Loose __attribute__((aligned(sizeof(T)), may_alias));  // in memory; memcpy would keep rows there
   typedef typename Simd<T>::Int Lanes __attribute__((vector_size(lanes * sizeof(T))));
   Part part[parts];
 
   static FASTSEG_INLINE Row of(const T* p) {
     Row row;
-    for (int i = 0; i < parts; ++i) memcpy(&row.part[i], p + i * lanes, sizeof(Part));  // in registers, each its own
+    for (int i = 0; i < parts; ++i) row.part[i] = *(const Loose*)(p + i * lanes);
     return row;
   }
 
   FASTSEG_INLINE void to(T* p) const {
-    for (int i = 0; i < parts; ++i) memcpy(p + i * lanes, &part[i], sizeof(Part));
+    for (int i = 0; i < parts; ++i) *(Loose*)(p + i * lanes) = part[i];
   }
 
   FASTSEG_INLINE void add(const Row& other) {
