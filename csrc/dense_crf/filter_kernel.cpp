@@ -118,8 +118,41 @@ void blur(const LatticeValues<T>& p, const int32_t* line, int64_t count, int64_t
 template <class T>
 void slice(const LatticeValues<T>& p, int64_t tile, T* local, T* block) {
   by_pitch(p.pitch, [&](auto pitch) {
-    p.sides == 6 ? slice_on<pitch(), 6>(p, tile, local, block) : slice_on<pitch(), 0>(p, tile, local, block);
+    switch (p.sides) {
+      case 3:
+        return slice_on<pitch(), 3>(p, tile, local, block);
+      case 6:
+        return slice_on<pitch(), 6>(p, tile, local, block);
+      default:
+        return slice_on<pitch(), 0>(p, tile, local, block);
+    }
   });
+}
+
+// to[j step + i] = from[i apart + j], of four rows and columns in registers.
+template <class T>
+FASTSEG_INLINE void transpose(const T* from, int64_t apart, int64_t rows, int64_t columns, T* to, int64_t step) {
+  for (int64_t i = 0; i < rows; i += 4)
+    for (int64_t j = 0; j < columns; j += 4) {
+      const T* const in = from + i * apart + j;
+      T* const out = to + j * step + i;
+      const int64_t high = rows - i < 4 ? rows - i : 4, wide = columns - j < 4 ? columns - j : 4;
+#if defined(__SSE__)
+      if constexpr (sizeof(T) == 4)
+        if (high == 4 && wide == 4) {
+          __m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + apart);
+          __m128 c = _mm_loadu_ps(in + 2 * apart), d = _mm_loadu_ps(in + 3 * apart);
+          _MM_TRANSPOSE4_PS(a, b, c, d);
+          _mm_storeu_ps(out, a);
+          _mm_storeu_ps(out + step, b);
+          _mm_storeu_ps(out + 2 * step, c);
+          _mm_storeu_ps(out + 3 * step, d);
+          continue;
+        }
+#endif
+      for (int64_t k = 0; k < high; ++k)
+        for (int64_t l = 0; l < wide; ++l) out[l * step + k] = in[k * apart + l];
+    }
 }
 
 // A few points at a time, so that both sides stay in the nearest cache.
@@ -129,8 +162,7 @@ template <class T>
 void load_points(const T* values, int64_t plane, int64_t channels, int64_t n, int64_t pitch, T pad, T* block) {
   for (int64_t first = 0; first < n; first += kPoints) {
     const int64_t last = n - first < kPoints ? n : first + kPoints;
-    for (int64_t c = 0; c < channels; ++c)
-      for (int64_t i = first; i < last; ++i) block[i * pitch + c] = values[c * plane + i];
+    transpose(values + first, plane, channels, last - first, block + first * pitch, pitch);
     for (int64_t i = first; i < last; ++i)
       for (int64_t c = channels; c < pitch; ++c) block[i * pitch + c] = pad;
   }
@@ -139,9 +171,8 @@ void load_points(const T* values, int64_t plane, int64_t channels, int64_t n, in
 template <class T>
 void store_points(const T* block, int64_t pitch, int64_t channels, int64_t n, int64_t plane, T* out) {
   for (int64_t first = 0; first < n; first += kPoints) {
-    const int64_t last = n - first < kPoints ? n : first + kPoints;
-    for (int64_t c = 0; c < channels; ++c)
-      for (int64_t i = first; i < last; ++i) out[c * plane + i] = block[i * pitch + c];
+    const int64_t some = n - first < kPoints ? n - first : kPoints;
+    transpose(block + first * pitch, pitch, some, channels, out + first, plane);
   }
 }
 

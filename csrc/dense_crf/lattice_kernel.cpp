@@ -13,8 +13,21 @@ namespace {
 using D = V<double>;
 constexpr int64_t L = Simd<double>::lanes;
 
-// To the nearest whole number, halves to the even one: |x| < 2^51.
+// To the nearest whole number, halves to the even one: |x| < 2^51. `whole` of one is the number itself: its bits, where
+// instruction sets before AVX-512 convert lane by lane.
 inline D rounded(D x) { return (x + 0x1.8p52) - 0x1.8p52; }
+inline I<double> whole(D x) { return (I<double>)(x + 0x1.8p52) - (I<double>)splat(0x1.8p52); }
+
+// n of L features; the lanes behind them are 0.
+template <class T>
+inline D load_features(const T* p, int64_t n) {
+  typename Narrow<T, L>::type x{};
+  if (n == L)
+    memcpy(&x, p, sizeof x);
+  else
+    memcpy(&x, p, n * sizeof(T));
+  return __builtin_convertvector(x, D);
+}
 
 template <class T>
 Extent extent(const T* features, int64_t n) {
@@ -83,7 +96,7 @@ FASTSEG_INLINE void find_simplices(const Digits& digits, const D* f, int64_t* nu
     nearest[i] = double(S) * rounded(y[i] / double(S));
     shift = shift + nearest[i];
   }
-  const I<double> turns = __builtin_convertvector(rounded(shift / double(S)), I<double>);
+  const I<double> turns = whole(rounded(shift / double(S)));
   for (int i = 0; i < S; ++i) {
     y[i] = y[i] - nearest[i];
     order[i] = turns;
@@ -96,14 +109,14 @@ FASTSEG_INLINE void find_simplices(const Digits& digits, const D* f, int64_t* nu
     }
   I<double> base{};
   for (int i = 0; i < S; ++i) {
-    const I<double> wrap = (order[i] >= S) - (order[i] < 0);  // 1 where below 0, -1 where beyond d
-    order[i] = order[i] + wrap * S;
-    const D moved = __builtin_convertvector(wrap, D) * double(S);
+    const I<double> low = order[i] < 0, high = order[i] >= S;  // -1 where true
+    order[i] = order[i] + (high - low) * S;
+    const D side = splat(double(S)), none{}, moved = (low ? side : none) - (high ? side : none);
     store((double*)offset + i * L, (y[i] - moved) / double(S));
     memcpy(rank + i * L, &order[i], sizeof order[i]);
     if (i < d) {
       const D digit = (nearest[i] + moved) / double(S) - digits.least[i];
-      base = base + __builtin_convertvector(digit, I<double>) * digits.place[i];
+      base = base + whole(digit) * digits.place[i];
     }
   }
   memcpy(number, &base, sizeof base);
@@ -120,11 +133,7 @@ void place_on(const Points<T>& p, int64_t begin, int64_t end) {
     for (int64_t at = first; at < last; at += L) {
       const int64_t n = last - at < L ? last - at : L;
       D f[d];
-      for (int i = 0; i < d; ++i) {
-        double lanes[L] = {};
-        widen(p.features + i * p.count + at, kNative<T>, n, 1, lanes);
-        f[i] = load(lanes);
-      }
+      for (int i = 0; i < d; ++i) f[i] = load_features(p.features + i * p.count + at, n);
       int64_t number[L], rank[S * L];
       double offset[S * L];
       find_simplices<d>(p.digits, f, number, rank, offset);

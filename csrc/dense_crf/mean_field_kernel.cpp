@@ -125,18 +125,31 @@ FASTSEG_INLINE void exponentials(T* x, int64_t n) {
   memcpy(x + j, &rest, (n - j) * sizeof(T));
 }
 
-// All of a point's values stay in registers; few of them would leave most of a vector idle.
+// n points whose values stay in registers: while one waits for its sums, the other goes on.
+template <int C, int n, class T>
+FASTSEG_INLINE void settle_points(const Settle<T>& p, int64_t i) {
+  Row<C, T> rows[n];
+  for (int k = 0; k < n; ++k) rows[k] = logits_of<C>(p, i + k, 0);
+  for (auto& row : rows) {
+    const T most = row.most();
+    for (auto& part : row.part) part = part - most;
+  }
+  Row<C, T>::exponentiate(rows);
+  T totals[n];
+  for (int k = 0; k < n; ++k) totals[k] = rows[k].total();
+  for (int k = 0; k < n; ++k) {
+    rows[k].scale((p.kept ? p.kept[i + k] : T(1)) / totals[k]);
+    rows[k].to(p.values + (i + k) * C);
+  }
+}
+
+// Few values would leave most of a vector idle.
 template <int C, class T>
 void settle_one(const Settle<T>& given) {
   const Settle<T> p = given;  // which no store can change
-  for (int64_t i = 0; i < p.n; ++i) {
-    auto row = logits_of<C>(p, i, 0);
-    const T most = row.most();
-    for (auto& part : row.part) part = part - most;
-    row.exponentiate();
-    row.scale((p.kept ? p.kept[i] : T(1)) / row.total());
-    row.to(p.values + i * C);
-  }
+  int64_t i = 0;
+  for (; i + 2 <= p.n; i += 2) settle_points<C, 2>(p, i);
+  if (i < p.n) settle_points<C, 1>(p, i);
 }
 
 template <int C, class T>
@@ -182,7 +195,11 @@ void logits(const Settle<T>& p) {
 
 template <class T>
 void settle(const Settle<T>& p) {
-  by_pitch(p.pitch, [&](auto pitch) { p.chunks == 1 && pitch() > 4 ? settle_one<pitch()>(p) : settle_on<pitch()>(p); });
+  by_pitch(p.pitch, [&](auto pitch) {
+    if constexpr (pitch() > 4)
+      if (p.chunks == 1) return settle_one<pitch()>(p);
+    settle_on<pitch()>(p);
+  });
 }
 
 template <class T>
