@@ -3,6 +3,7 @@
 //
 // down and across: 2 reach + 1 products a value each, from the nearest cache. settle: a product for each kernel, two
 // reductions over the channels and an exponential a value.
+#include "lattice.h"
 #include "mean_field.h"
 #include "row.h"
 
@@ -77,14 +78,14 @@ void across(const T* row, int64_t length, int64_t pitch, Taps<T> taps, T* out) {
   for (; j < length; j += L) across_vectors<1>(row + j, pitch, taps, out + j);
 }
 
-template <int C, class T>
+template <int C, bool full, class T>
 FASTSEG_INLINE Row<C, T> logits_of(const Settle<T>& p, int64_t i, int64_t chunk) {
   Row<C, T> sum = Row<C, T>::of(p.unary + chunk * p.unary_stride + i * C);
   for (int k = 0; k < 2; ++k) {
     if (!p.messages[k]) continue;
     const T *const message = p.messages[k] + i * C, *const old = p.old + i * C;
     const T after = p.after[k] ? p.after[k][i] : T(1), self = p.self[k] ? p.self[k][i] : T(0);
-    if (!p.full) {
+    if constexpr (!full) {
       auto one = Row<C, T>::of(message + chunk * p.message_stride);
       if (p.after[k]) one.scale(after);
       if (p.self[k]) one.add(Row<C, T>::of(old + chunk * p.stride), -self);
@@ -103,11 +104,11 @@ FASTSEG_INLINE Row<C, T> logits_of(const Settle<T>& p, int64_t i, int64_t chunk)
   return sum;
 }
 
-template <int C, class T>
+template <int C, bool full, class T>
 void logits_on(const Settle<T>& p) {
   Row<C, T> row[kMostChunks];
   for (int64_t i = 0; i < p.n; ++i) {
-    for (int64_t c = 0; c < p.chunks; ++c) row[c] = logits_of<C>(p, i, c);
+    for (int64_t c = 0; c < p.chunks; ++c) row[c] = logits_of<C, full>(p, i, c);
     for (int64_t c = 0; c < p.chunks; ++c) row[c].to(p.values + c * p.stride + i * C);
   }
 }
@@ -126,10 +127,10 @@ FASTSEG_INLINE void exponentials(T* x, int64_t n) {
 }
 
 // n points whose values stay in registers: while one waits for its sums, the other goes on.
-template <int C, int n, class T>
+template <int C, int n, bool full, class T>
 FASTSEG_INLINE void settle_points(const Settle<T>& p, int64_t i) {
   Row<C, T> rows[n];
-  for (int k = 0; k < n; ++k) rows[k] = logits_of<C>(p, i + k, 0);
+  for (int k = 0; k < n; ++k) rows[k] = logits_of<C, full>(p, i + k, 0);
   for (auto& row : rows) {
     const T most = row.most();
     for (auto& part : row.part) part = part - most;
@@ -143,27 +144,29 @@ FASTSEG_INLINE void settle_points(const Settle<T>& p, int64_t i) {
   }
 }
 
-// Few values would leave most of a vector idle.
-template <int C, class T>
+template <int C, bool full, class T>
 void settle_one(const Settle<T>& given) {
   const Settle<T> p = given;  // which no store can change
+  constexpr int n = C > 4 ? 2 : 4;
   int64_t i = 0;
-  for (; i + 2 <= p.n; i += 2) settle_points<C, 2>(p, i);
-  if (i < p.n) settle_points<C, 1>(p, i);
+  for (; i + n <= p.n; i += n) settle_points<C, n, full>(p, i);
+  for (; i < p.n; ++i) settle_points<C, 1, full>(p, i);
 }
 
-template <int C, class T>
-void settle_on(const Settle<T>& given) {
+// More channels than a chunk has.
+template <bool full, class T>
+void settle_chunks(const Settle<T>& given) {
   const Settle<T> p = given;
   constexpr int64_t kPoints = 16;  // at a time
+  constexpr int C = kMostChannels;
   Row<C, T> row[kMostChunks];
   for (int64_t first = 0; first < p.n; first += kPoints) {
     const int64_t last = p.n - first < kPoints ? p.n : first + kPoints;
     for (int64_t i = first; i < last; ++i) {
-      row[0] = logits_of<C>(p, i, 0);
+      row[0] = logits_of<C, full>(p, i, 0);
       T most = row[0].most();
       for (int64_t c = 1; c < p.chunks; ++c) {
-        row[c] = logits_of<C>(p, i, c);
+        row[c] = logits_of<C, full>(p, i, c);
         const T top = row[c].most();
         most = top > most ? top : most;
       }
@@ -190,16 +193,13 @@ void settle_on(const Settle<T>& given) {
 
 template <class T>
 void logits(const Settle<T>& p) {
-  by_pitch(p.pitch, [&](auto pitch) { logits_on<pitch()>(p); });
+  by_pitch(p.pitch, [&](auto pitch) { p.full ? logits_on<pitch(), true>(p) : logits_on<pitch(), false>(p); });
 }
 
 template <class T>
 void settle(const Settle<T>& p) {
-  by_pitch(p.pitch, [&](auto pitch) {
-    if constexpr (pitch() > 4)
-      if (p.chunks == 1) return settle_one<pitch()>(p);
-    settle_on<pitch()>(p);
-  });
+  if (p.chunks > 1) return p.full ? settle_chunks<true>(p) : settle_chunks<false>(p);
+  by_pitch(p.pitch, [&](auto pitch) { p.full ? settle_one<pitch(), true>(p) : settle_one<pitch(), false>(p); });
 }
 
 template <class T>

@@ -1,5 +1,7 @@
 // Values of a point or of a vertex beside each other, `pitch` of them: a few channels, padded.
 #pragma once
+#include <utility>
+
 #include "../common/simd.h"
 
 namespace fastseg {
@@ -36,26 +38,24 @@ struct Row {
     for (int i = 0; i < parts; ++i) part[i] = factor * part[i];
   }
 
-  // e^x of values up to 88, of n rows; 0 below -87.3; NaN stays NaN. Vectors of half the width go by twos.
+  // e^x of values up to 88, of n rows; 0 below -87.3; NaN stays NaN. Narrow vectors go side by side.
   template <int n>
   static FASTSEG_INLINE void exponentiate(Row (&rows)[n]) {
-    constexpr int all = n * parts, step = lanes == Simd<T>::lanes || sizeof(T) == 8 ? 1 : 2;
-    static_assert(step * lanes == Simd<T>::lanes || sizeof(T) == 8);
-    for (int i = 0; i < all; i += step) {
-      Part& x = rows[i / parts].part[i % parts];
+    constexpr int all = n * parts, beside = sizeof(T) == 8 ? 1 : Simd<T>::lanes / lanes;
+    for (int i = 0; i < all; i += beside) {
+      Part& first = rows[i / parts].part[i % parts];
       if constexpr (sizeof(T) == 8)
-        for (int l = 0; l < lanes; ++l) x[l] = __builtin_exp(x[l]);
-      else if constexpr (step == 1)
-        x = exponential(x);
-#if defined(__AVX512F__)
-      else {
-        Part& y = rows[(i + 1) % all / parts].part[(i + 1) % parts];
-        const __m512 both =
-            (__m512)exponential((V<T>)_mm512_insertf32x8(_mm512_castps256_ps512((__m256)x), (__m256)y, 1));
-        x = (Part)_mm512_castps512_ps256(both);
-        if (i + 1 < all) y = (Part)_mm512_extractf32x8_ps(both, 1);
-      }
-#endif
+        for (int l = 0; l < lanes; ++l) first[l] = __builtin_exp(first[l]);
+      else if constexpr (beside == 1)
+        first = exponential(first);
+      else
+        [&]<int... k>(std::integer_sequence<int, k...>) {
+          const auto at = [&](int j) -> Part& { return rows[j % all / parts].part[j % parts]; };
+          V<T> x{};
+          ((x = put<k>(x, at(i + k))), ...);
+          x = exponential(x);
+          ((i + k < all ? void(at(i + k) = get<k>(x)) : void()), ...);
+        }(std::make_integer_sequence<int, beside>{});
     }
   }
 
@@ -73,6 +73,31 @@ struct Row {
   }
 
  private:
+  // The k-th part of a whole vector.
+  template <int k>
+  static FASTSEG_INLINE V<T> put(V<T> all, Part x) {
+#if defined(__AVX512F__)
+    if constexpr (lanes == 8)
+      return (V<T>)_mm512_insertf32x8((__m512)all, (__m256)x, k);
+    else
+      return (V<T>)_mm512_insertf32x4((__m512)all, (__m128)x, k);
+#elif defined(__AVX2__)
+    return (V<T>)_mm256_insertf128_ps((__m256)all, (__m128)x, k);
+#endif
+  }
+
+  template <int k>
+  static FASTSEG_INLINE Part get(V<T> all) {
+#if defined(__AVX512F__)
+    if constexpr (lanes == 8)
+      return (Part)_mm512_extractf32x8_ps((__m512)all, k);
+    else
+      return (Part)_mm512_extractf32x4_ps((__m512)all, k);
+#elif defined(__AVX2__)
+    return (Part)_mm256_extractf128_ps((__m256)all, k);
+#endif
+  }
+
   // Halves against each other, then quarters, ...
   template <int by, class Use>
   static FASTSEG_INLINE T across(Part x, const Use& use) {
