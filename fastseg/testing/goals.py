@@ -103,6 +103,18 @@ _BANDWIDTH = (
     "The map is read and written once, which binds; with AVX-512 oneDNN has a kernel for rate 6 as well, and eager "
     "takes less than twelve copies' time at the others."
 )
+_LATTICE = (
+    "Of one thread's time splat and slice take a third, whose every product needs a load of its own, the softmax a "
+    "fifth, placing points in cells a seventh: much is arithmetic that no order of memory saves."
+)
+_CELLS = (
+    "Two fifths are placing points in cells, in double, so that no corner differs from the reference's, and an eighth "
+    "page faults; lists of points by vertex, which only iterations gain by, come on top."
+)
+_BLUR = (
+    "A third is the blur: 250 thousand vertices, 24 MB, pass through memory once an axis, six times an iteration. A "
+    "third of the rest is building the lattices, which five iterations do not make up for."
+)
 REASONS = {
     ("upsample_argmax", ""): _CONTESTED,
     ("upsample_argmax", "voc"): _SMALL,
@@ -125,22 +137,13 @@ REASONS = {
     "transforms of the rates move 60 MB; and the rival in channels_last leaves dead taps out, too.",
     ("ksac_conv2d", ""): "The GEMM alone takes as long as one rate of the rival.",
     ("ksac_conv2d", "c320"): "With 320 channels the GEMM writes 2304 values for every 320 that it reads.",
-    (
-        "dense_crf",
-        "",
-    ): "Of one thread's time splat and slice take a third, whose every product needs a load of its own, "
-    "the softmax a fifth, placing points in cells a seventh: much is arithmetic that no order of memory saves.",
-    ("dense_crf", "built_80_13"): "Two fifths are placing points in cells, in double, so that no corner is another's "
-    "than the reference's, and an eighth page faults; lists of points by vertex, which iterations gain by, come on top.",
-    (
-        "dense_crf",
-        "voc_67_3",
-    ): "A third is the blur: 250 thousand vertices, 24 MB, pass through memory once an axis, six "
-    "times an iteration. A third of the rest is building the lattices, which five iterations do not make up for.",
+    ("dense_crf", ""): _LATTICE,
+    ("dense_crf", "built_80_13"): _CELLS,
+    ("dense_crf", "voc_67_3"): _BLUR,
     (
         "dense_crf",
         "binary_80_13",
-    ): "Both lattices take as long to build as for 21 labels, nearly half of the time here.",
+    ): "Both lattices take as long to build as for 21 labels: nearly half of the time here.",
     ("global_conv2d", ""): "Transforms of x and of the weights weigh beside so few products.",
 }
 
