@@ -8,6 +8,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -95,26 +96,29 @@ def name_of(row: Row) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """The Markdown of the times."""
-    if not rows:
+    held = contests(rows)
+    if not held:
         return "No rows are recorded yet: `make bench`.\n"
     lines = []
-    for group in contests(rows):
+    usual = Counter(group[0]["isa"] for group in held).most_common(1)[0][0]
+    for group in held:
         ours, rival = group[0], best_rival(group)
+        name = name_of(ours) + ("" if ours["isa"] == usual else f", {ours['isa']}")
         share = "" if ours["share_of_ceiling"] is None else f"{100 * ours['share_of_ceiling']:.0f} %"
         lines.append(
-            f"| `{ours['op']}` {ours['mode']} | {name_of(ours)} | {rival['ms']:.2f} ({rival['backend']}) "
+            f"| `{ours['op']}` {ours['mode']} | {name} | {rival['ms']:.2f} ({rival['backend']}) "
             f"| {ours['ms']:.2f} [{ours['ms20']:.2f}-{ours['ms80']:.2f}] | {speedup(group):.1f}x "
             f"| {verdict(goal_of(ours), speedup(group))} | {share} |"
         )
     first = rows[0]
     dirty = ", some from a dirty tree" if any(row["dirty"] for row in rows) else ""
-    where = "; ".join(sorted({f"{group[0]['cpu']} ({group[0]['isa']})" for group in contests(rows)}))
+    where = "; ".join(sorted({group[0]["cpu"] for group in held}))
     head = (
-        f"Float32, two threads or as is said, {where}, torch {first['torch']}{dirty}. Times in ms: medians, and "
-        "p20-p80 in brackets; the rival is the fastest of eager, eager channels_last, torch.compile and, for the "
-        "confusion matrix, torchmetrics, measured in turns with ours; of the CRF it is pydensecrf2, which "
-        "has one thread; of a model, as `fastseg profile` times it, the "
-        "same weights in plain layers. `ceiling` is the time that the bytes or the "
+        f"Float32, two threads and {usual} or as is said, {where}, torch {first['torch']}{dirty}. Times in "
+        "ms: medians, and p20-p80 in brackets; the rival is the fastest of eager, eager channels_last, torch.compile "
+        "and, for the confusion matrix, torchmetrics, measured in turns with ours; of the CRF it is pydensecrf2, which "
+        "has one thread, so that its times beside one and two of ours differ by the machine's noise only; of a model, "
+        "as `fastseg profile` times it, the same weights in plain layers. `ceiling` is the time that the bytes or the "
         "FLOPs need at least on this machine over the time taken; a shortcut that leaves FLOPs out can pass 100 %.\n\n"
         "| op | case | best rival | fastseg | speed-up | goal | ceiling |\n|---|---|---|---|---|---|---|\n"
     )

@@ -79,6 +79,13 @@ def test_of_several_instruction_sets_the_last_measured_one_counts(report: Any, r
     assert report.contests(rows + newer) == report.contests(newer)
 
 
+def test_rows_of_another_instruction_set_than_most_say_so(report: Any, rows: list[Row]) -> None:
+    for row in rows:
+        row["isa"] = "avx2" if (row["op"], row["case"]) == ("upsample_argmax", "voc_noise") else row["isa"]
+    said = report.table(rows)
+    assert "| voc_noise, avx2 |" in said and said.count("avx2") == 1 and "and avx512 or as is said" in said
+
+
 def test_a_missed_goal_is_listed_with_its_needs_and_reason(report: Any, rows: list[Row]) -> None:
     pick(rows, "upsample_argmax", "voc_noise")["ms"] = 10.0
     pick(rows, "upsample_threshold", "batch_smooth")["ms"] = 101.0

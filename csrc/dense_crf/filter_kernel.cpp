@@ -129,7 +129,7 @@ void slice(const LatticeValues<T>& p, int64_t tile, T* local, T* block) {
   });
 }
 
-// to[j step + i] = from[i apart + j], of four rows and columns in registers.
+// to[j step + i] = from[i apart + j]. Squares of four floats change places in registers.
 template <class T>
 FASTSEG_INLINE void transpose(const T* from, int64_t apart, int64_t rows, int64_t columns, T* to, int64_t step) {
   for (int64_t i = 0; i < rows; i += 4)
@@ -137,7 +137,7 @@ FASTSEG_INLINE void transpose(const T* from, int64_t apart, int64_t rows, int64_
       const T* const in = from + i * apart + j;
       T* const out = to + j * step + i;
       const int64_t high = rows - i < 4 ? rows - i : 4, wide = columns - j < 4 ? columns - j : 4;
-#if defined(__SSE__)
+#if defined(__x86_64__)
       if constexpr (sizeof(T) == 4)
         if (high == 4 && wide == 4) {
           __m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + apart);

@@ -13,8 +13,8 @@ namespace {
 using D = V<double>;
 constexpr int64_t L = Simd<double>::lanes;
 
-// To the nearest whole number, halves to the even one: |x| < 2^51. `whole` of one is the number itself: its bits, where
-// instruction sets before AVX-512 convert lane by lane.
+// To the nearest whole number, halves to the even one: |x| < 2^51. `whole` makes such a number an integer, which
+// instruction sets before AVX-512 convert lane by lane: it is how far its bits are from those of 0.
 inline D rounded(D x) { return (x + 0x1.8p52) - 0x1.8p52; }
 inline I<double> whole(D x) { return (I<double>)(x + 0x1.8p52) - (I<double>)splat(0x1.8p52); }
 

@@ -10,8 +10,8 @@
 namespace fastseg {
 namespace {
 
-constexpr int kVectors = 8;  // across
-constexpr int kColumns = 4;  // vectors of a row, down
+constexpr int kVectors = 8;          // across
+constexpr int kColumns = kRows / 2;  // vectors of a row, down
 
 // `rows` rows from row i on, of `vectors`: sums over the rows near them, each of which is read once for all.
 template <int rows, int vectors, class T>
@@ -126,7 +126,7 @@ FASTSEG_INLINE void exponentials(T* x, int64_t n) {
   memcpy(x + j, &rest, (n - j) * sizeof(T));
 }
 
-// n points whose values stay in registers: while one waits for its sums, the other goes on.
+// n points at once: while one waits for its sums, others go on. Registers hold them, but for the widest rows.
 template <int C, int n, bool full, class T>
 FASTSEG_INLINE void settle_points(const Settle<T>& p, int64_t i) {
   Row<C, T> rows[n];

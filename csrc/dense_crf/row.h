@@ -12,7 +12,8 @@ template <int C, class T>
 struct Row {
   static constexpr int lanes = C % Simd<T>::lanes == 0 ? Simd<T>::lanes : C < 8 ? C : 8, parts = C / lanes;
   typedef T Part __attribute__((vector_size(lanes * sizeof(T))));
-  typedef Part Loose __attribute__((aligned(sizeof(T)), may_alias));  // in memory; memcpy would keep rows there
+  typedef Part Loose
+      __attribute__((aligned(sizeof(T)), may_alias));  // in memory; with memcpy, rows would stay there too
   typedef typename Simd<T>::Int Lanes __attribute__((vector_size(lanes * sizeof(T))));
   Part part[parts];
 
@@ -38,12 +39,13 @@ struct Row {
     for (int i = 0; i < parts; ++i) part[i] = factor * part[i];
   }
 
-  // e^x of values up to 88, of n rows; 0 below -87.3; NaN stays NaN. Narrow vectors go side by side.
+  // e^x of values up to 88, of n rows; NaN stays NaN; 0 for floats below -87.3. Narrow vectors go side by side; what is
+  // left of the last whole one repeats others.
   template <int n>
   static FASTSEG_INLINE void exponentiate(Row (&rows)[n]) {
     constexpr int all = n * parts, beside = sizeof(T) == 8 ? 1 : Simd<T>::lanes / lanes;
     for (int i = 0; i < all; i += beside) {
-      Part& first = rows[i / parts].part[i % parts];
+      [[maybe_unused]] Part& first = rows[i / parts].part[i % parts];
       if constexpr (sizeof(T) == 8)
         for (int l = 0; l < lanes; ++l) first[l] = __builtin_exp(first[l]);
       else if constexpr (beside == 1)

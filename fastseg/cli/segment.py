@@ -28,9 +28,14 @@ class WithPreset(TyperCommand):
         filled = []
         for arg, following in zip_longest(args, args[1:]):
             filled.append(arg)
-            if arg == "--crf" and following not in PRESETS:
+            if arg == "--crf" and following not in PRESETS and not _is_name(following):
                 filled.append(DEFAULT)
         return super().parse_args(ctx, filled)
+
+
+def _is_name(arg: str | None) -> bool:
+    """Whether an argument can only be meant as a name: it is no option, and no file that is or is named like one."""
+    return arg is not None and not (arg.startswith("-") or Path(arg).suffix or Path(arg).exists())
 
 
 @dataclass(frozen=True)

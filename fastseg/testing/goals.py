@@ -105,11 +105,11 @@ _BANDWIDTH = (
 )
 _LATTICE = (
     "Of one thread's time splat and slice take a third, whose every product needs a load of its own, the softmax a "
-    "fifth, placing points in cells a seventh: much is arithmetic that no order of memory saves."
+    "fifth, placing points in cells a ninth: much is arithmetic that no order of memory saves."
 )
 _CELLS = (
     "Two fifths are placing points in cells, in double, so that no corner differs from the reference's, and an eighth "
-    "page faults; lists of points by vertex, which only iterations gain by, come on top."
+    "page faults; lists of points and rows, which only iterations gain by, come on top."
 )
 _BLUR = (
     "A third is the blur: 250 thousand vertices, 24 MB, pass through memory once an axis, six times an iteration. A "
@@ -140,10 +140,7 @@ REASONS = {
     ("dense_crf", ""): _LATTICE,
     ("dense_crf", "built_80_13"): _CELLS,
     ("dense_crf", "voc_67_3"): _BLUR,
-    (
-        "dense_crf",
-        "binary_80_13",
-    ): "Both lattices take as long to build as for 21 labels: nearly half of the time here.",
+    ("dense_crf", "binary_80_13"): "Both lattices take as long to build as for 21 labels: nearly half of the time.",
     ("global_conv2d", ""): "Transforms of x and of the weights weigh beside so few products.",
 }
 

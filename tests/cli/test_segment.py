@@ -135,7 +135,7 @@ def test_a_photo_that_does_not_fit_into_memory(
 def test_crf(
     run: Run, network: DeepLabV3Plus, photos: list[Path], tmp_path: Path, words: list[str], preset: str
 ) -> None:
-    # A word after --crf that names no preset is what it would be without: an option, or a photo.
+    # An option or a photo after --crf is what it would be without.
     result = run("segment", *words, photos[0], "-o", tmp_path / "out", "--json")
     report = json.loads(result.stdout)
     assert result.exit_code == 0 and report["crf"] == preset and len(report["images"]) == 1
@@ -147,8 +147,9 @@ def test_crf(
     )
 
 
-def test_crf_of_no_preset(run: Run, photos: list[Path], tmp_path: Path) -> None:
-    result = run("segment", "--crf=best", photos[0], "-o", tmp_path / "out")
+@pytest.mark.parametrize("words", [["--crf=best"], ["--crf", "best"]])
+def test_crf_of_no_preset(run: Run, photos: list[Path], tmp_path: Path, words: list[str]) -> None:
+    result = run("segment", *words, photos[0], "-o", tmp_path / "out")
     assert result.exit_code == 2 and result.stderr.startswith("error: --crf best: must be one of deeplab_vgg, ")
 
 
