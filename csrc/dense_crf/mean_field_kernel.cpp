@@ -113,19 +113,6 @@ void logits_on(const Settle<T>& p) {
   }
 }
 
-// e^x of n values in their place.
-template <class T>
-FASTSEG_INLINE void exponentials(T* x, int64_t n) {
-  constexpr int64_t L = Simd<T>::lanes;
-  int64_t j = 0;
-  for (; j + L <= n; j += L) store(x + j, exponential(load(x + j)));
-  if (j == n) return;
-  V<T> rest{};
-  memcpy(&rest, x + j, (n - j) * sizeof(T));
-  rest = exponential(rest);
-  memcpy(x + j, &rest, (n - j) * sizeof(T));
-}
-
 // n points at once: while one waits for its sums, others go on. Registers hold them, but for the widest rows.
 template <int C, int n, bool full, class T>
 FASTSEG_INLINE void settle_points(const Settle<T>& p, int64_t i) {
@@ -145,7 +132,7 @@ FASTSEG_INLINE void settle_points(const Settle<T>& p, int64_t i) {
 }
 
 template <int C, bool full, class T>
-void settle_one(const Settle<T>& given) {
+void settle_chunk(const Settle<T>& given) {
   const Settle<T> p = given;  // which no store can change
   constexpr int n = C > 4 ? 2 : 4;
   int64_t i = 0;
@@ -175,7 +162,11 @@ void settle_chunks(const Settle<T>& given) {
         row[c].to(p.values + c * p.stride + i * C);
       }
     }
-    for (int64_t c = 0; c < p.chunks; ++c) exponentials(p.values + c * p.stride + first * C, (last - first) * C);
+    for (int64_t c = 0; c < p.chunks; ++c)
+      for (int64_t j = first * C; j < last * C; j += Simd<T>::lanes) {
+        T* const x = p.values + c * p.stride + j;
+        store(x, exponential(load(x)));
+      }
     for (int64_t i = first; i < last; ++i) {
       T total = 0;
       for (int64_t c = 0; c < p.chunks; ++c) {
@@ -199,7 +190,7 @@ void logits(const Settle<T>& p) {
 template <class T>
 void settle(const Settle<T>& p) {
   if (p.chunks > 1) return p.full ? settle_chunks<true>(p) : settle_chunks<false>(p);
-  by_pitch(p.pitch, [&](auto pitch) { p.full ? settle_one<pitch(), true>(p) : settle_one<pitch(), false>(p); });
+  by_pitch(p.pitch, [&](auto pitch) { p.full ? settle_chunk<pitch(), true>(p) : settle_chunk<pitch(), false>(p); });
 }
 
 template <class T>

@@ -34,8 +34,10 @@ class WithPreset(TyperCommand):
 
 
 def _is_name(arg: str | None) -> bool:
-    """Whether an argument can only be meant as a name: it is no option, and no file that is or is named like one."""
-    return arg is not None and not (arg.startswith("-") or Path(arg).suffix or Path(arg).exists())
+    """Whether an argument can only be meant as a name: it is no option, no path, and no file that is or is named like
+    one."""
+    path = Path(arg or ".")
+    return path.name == arg and not (arg.startswith("-") or path.suffix or path.exists())
 
 
 @dataclass(frozen=True)

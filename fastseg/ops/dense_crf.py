@@ -82,8 +82,8 @@ def dense_crf(
     of the lattice, of which a pixel has as many as there are axes and channels and one more. On a GPU: 5 maps, and of
     all samples for each corner two values of each label and 8 (corners of a pixel) + 96 bytes.
     Accuracy: the smoothness kernel leaves out weights below 2^-18 (2^-55 in float64) of the largest, 6e-7 of their sum.
-    Q is within some 2e-5 of the truth in float32; with `include_self=False`, where differences of nearly equal sums are
-    taken, within 1e-3 on images of noise. A NaN among the energies reaches the pixels that these weights reach.
+    Q of float32 is within 1e-4 of that of float64 on images of noise; with `include_self=False`, where differences of
+    nearly equal sums are taken, within 2e-3. A NaN among the energies reaches the pixels that these weights reach.
     Gradient: of `unary`, weights and `compatibility`; of `image` and the deviations where their kernel is exact. The
     lattice is not differentiable in these: `ValueError`. Devices: CPU and CUDA compiled, others through the reference.
     Errors: `ValueError` naming the argument for a wrong shape, dtype or value, `RuntimeError` where the image is not

@@ -195,6 +195,17 @@ def test_states_that_are_no_lattice() -> None:
     assert torch.ops.fastseg.permutohedral_diagonal(*ring).shape == (1, 30)
 
 
+@pytest.mark.parametrize(("include_self", "bound"), [(True, 1e-4), (False, 2e-3)])
+def test_what_float32_loses_on_noise(include_self: bool, bound: float) -> None:
+    for seed in range(6):
+        g = torch.Generator().manual_seed(seed)
+        unary, image = torch.rand(1, 21, 19, 33, generator=g) * 5, torch.rand(1, 3, 19, 33, generator=g) * 255
+        for mode in NORMALIZATIONS[1:]:
+            options: dict[str, Any] = {"normalization": mode, "include_self": include_self}
+            right = ops.dense_crf(unary.double(), image.double(), **options)
+            torch.testing.assert_close(ops.dense_crf(unary, image, **options).double(), right, atol=bound, rtol=0)
+
+
 def test_any_image_and_any_format() -> None:
     unary, image = problem((1, 3, 9, 7), dtype=torch.float32)
     levels = (image * 255).round()
