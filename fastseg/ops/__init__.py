@@ -8,6 +8,7 @@ from .dense_crf import dense_crf
 from .dense_crf_filters import gaussian_filter_2d, permutohedral_filter
 from .dense_crf_lattice import PermutohedralLattice
 from .dense_crf_pairs import gaussian_filter
+from .distance import distance_transform
 from .global_conv import global_conv2d
 from .ksac import ksac_conv2d, ksac_conv2d_train
 from .pyramid_pool import pyramid_pool
@@ -21,6 +22,7 @@ __all__ = [
     "atrous_conv2d",
     "confusion_matrix",
     "dense_crf",
+    "distance_transform",
     "gaussian_filter",
     "gaussian_filter_2d",
     "global_conv2d",
