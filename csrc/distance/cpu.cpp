@@ -34,7 +34,7 @@ std::tuple<Tensor, Tensor> distance_transform(const Tensor& given, std::vector<d
   if (labels && type == Int::i64) check_labels(mask);
 
   const bool squares = metric == "euclidean", wide = dtype == ScalarType::Double;
-  const Measure measure{spacing, squares, metric == "taxicab"};
+  const Measure measure{{spacing[0], spacing[1], spacing[2]}, squares, metric == "taxicab"};
   const Finish last{out.data_ptr(), wide, squares && !squared, measure.reach(grid) >= double(1 << 24)};
   by_reach(measure, grid, wide, indices, [&](auto zero) {
     using T = decltype(zero);

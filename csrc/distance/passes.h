@@ -1,5 +1,7 @@
 // The passes of a distance transform, on memory that is given to it.
 #pragma once
+#include <array>
+
 #include "../common/dispatch.h"
 #include "../common/tensors.h"
 #include "distance.h"
@@ -14,7 +16,7 @@ struct Grid {
 
 // What a distance is made of.
 struct Measure {
-  std::vector<double> spacing;  // z, y, x
+  std::array<double, 3> spacing;  // z, y, x
   bool squares, taxicab;
 
   bool whole() const { return spacing[0] == 1 && spacing[1] == 1 && spacing[2] == 1; }

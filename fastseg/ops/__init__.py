@@ -9,6 +9,15 @@ from .dense_crf_filters import gaussian_filter_2d, permutohedral_filter
 from .dense_crf_lattice import PermutohedralLattice
 from .dense_crf_pairs import gaussian_filter
 from .distance import distance_transform
+from .distance_metrics import (
+    assd,
+    average_surface_distance,
+    hausdorff_distance,
+    masd,
+    surface_dice,
+    surface_metrics,
+)
+from .distance_surfaces import SurfaceDistances, surface_distances
 from .global_conv import global_conv2d
 from .ksac import ksac_conv2d, ksac_conv2d_train
 from .pyramid_pool import pyramid_pool
@@ -18,20 +27,28 @@ from .upsample_loss import upsample_cross_entropy
 
 __all__ = [
     "PermutohedralLattice",
+    "SurfaceDistances",
     "aspp_conv2d",
+    "assd",
     "atrous_conv2d",
+    "average_surface_distance",
     "confusion_matrix",
     "dense_crf",
     "distance_transform",
     "gaussian_filter",
     "gaussian_filter_2d",
     "global_conv2d",
+    "hausdorff_distance",
     "ksac_conv2d",
     "ksac_conv2d_train",
+    "masd",
     "permutohedral_filter",
     "prepack_atrous_weight",
     "pyramid_pool",
     "separable_atrous_conv2d",
+    "surface_dice",
+    "surface_distances",
+    "surface_metrics",
     "upsample_argmax",
     "upsample_bilinear",
     "upsample_cross_entropy",

@@ -33,8 +33,8 @@ def distance_transform(
     and 0 where :math:`m_p = 0`; with ``labels`` the minimum is over all q whose label is not that of p.
 
     Args:
-        mask: [..., H, W] or [..., D, H, W], boolean, integer or floating; leading dimensions are independent images. With
-            ``labels`` it holds labels (boolean or integer), of which 0 is one like the others.
+        mask: [..., H, W] or [..., D, H, W], boolean, integer or floating; leading dimensions are independent images.
+            With ``labels`` it holds labels (boolean or integer), of which 0 is one like the others.
         spatial_dims: 2 or 3, the number of dimensions that are space. None takes it from `spacing`, or 2 for a mask of
             two dimensions; otherwise it has to be given.
         spacing: size of an element along each spatial dimension; None is 1 along all.

@@ -14,7 +14,7 @@ def offsets(metric: str, spacing: float) -> Callable[[int], float]:
 
 
 def _pass(value: Tensor, site: Tensor, mask: Tensor, labels: bool, dim: int, spacing: float, metric: str) -> None:
-    """Let values [B, D, H, W] and the sites they are of go along one axis, the nearer and then the lower site winning."""
+    """Let values [B, D, H, W] and their sites go along one axis; the nearer and then the lower site wins."""
     size = value.shape[dim]
     before, sites = value.clone(), site.clone()
     own = torch.arange(mask[0].numel(), device=mask.device).view(1, *mask.shape[1:]).expand_as(mask)

@@ -1,0 +1,329 @@
+"""Hausdorff and surface distances of objects, each measured once for all that is asked."""
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .arguments import checked_choice, checked_float
+from .distance_surfaces import SurfaceDistances, surface_distances
+
+CONVENTIONS = ("max_of_directed", "pooled", "area_weighted")
+METRICS = ("hd", "hd95", "asd", "assd", "masd", "surface_dice")
+EMPTY = ("default", "nan", "perfect")
+Empty = Literal["default", "nan", "perfect"] | float
+Convention = Literal["max_of_directed", "pooled", "area_weighted"]
+
+
+class EmptyCounts(NamedTuple):
+    """How many pairs of objects lack a boundary: both of them, the prediction alone, the target alone."""
+
+    both: int
+    prediction: int
+    target: int
+
+
+class SurfaceMetrics(NamedTuple):
+    """Values of each metric, float64 [...], and how many of them the policy on empty objects decided."""
+
+    values: dict[str, Tensor]
+    empty: EmptyCounts
+
+
+class _Lists:
+    """The lists of each pair of objects, of which a metric makes one number or two."""
+
+    def __init__(self, found: SurfaceDistances) -> None:
+        self.shape, self.like = found.counts.shape[:-1], found.distances
+        counts = found.counts.reshape(-1, 2)
+        self.lengths = counts.tolist()
+        sizes = [n for pair in self.lengths for n in pair]
+        lists = found.distances.split(sizes)
+        weights = found.weights.split(sizes) if len(found.weights) else [None] * len(lists)
+        self.pairs = list(zip(lists[::2], lists[1::2], strict=True))
+        self.weights = list(zip(weights[::2], weights[1::2], strict=True))
+
+    def counts(self) -> EmptyCounts:
+        both = sum(a == 0 and b == 0 for a, b in self.lengths)
+        alone = [sum(pair[side] == 0 and pair[1 - side] > 0 for pair in self.lengths) for side in (0, 1)]
+        return EmptyCounts(both, *alone)
+
+    def map(self, metric: Callable[[Any, Any], Tensor], missing: tuple[float, float]) -> Tensor:
+        """One result for each pair; `missing` where both are empty, and where one is."""
+        results = []
+        for (a, b), pair, weights in zip(self.lengths, self.pairs, self.weights, strict=True):
+            results.append(
+                metric(pair, weights) if a and b else self.like.new_full((), missing[0 if a == b == 0 else 1])
+            )
+        wide = next((r.shape for r in results if r.dim()), torch.Size())
+        stacked = torch.stack([r.expand(wide) for r in results]) if results else self.like.new_empty(0)
+        return stacked.view((*self.shape, *wide))
+
+
+def _percentile(distances: Tensor, percentile: float) -> Tensor:
+    """NumPy's "linear": between the neighbours of place p (n - 1)."""
+    if percentile == 100:
+        return distances.max()
+    place = percentile / 100 * (len(distances) - 1)
+    low = distances.kthvalue(math.floor(place) + 1).values
+    if place == math.floor(place):
+        return low
+    return low + (distances.kthvalue(math.floor(place) + 2).values - low) * (place - math.floor(place))
+
+
+def _area_percentile(distances: Tensor, weights: Tensor | None, percentile: float) -> Tensor:
+    """The smallest distance up to which there is this share of the area."""
+    ordered, order = distances.sort()
+    covered = (torch.ones_like(ordered) if weights is None else weights[order]).cumsum(0)
+    at = torch.searchsorted(covered / covered[-1], percentile / 100)
+    return ordered[at.clamp(max=len(ordered) - 1)]
+
+
+def _total(weights: Tensor | None, distances: Tensor) -> Tensor:
+    return distances.new_tensor(len(distances)) if weights is None else weights.sum()
+
+
+def _sum(weights: Tensor | None, distances: Tensor) -> Tensor:
+    return distances.sum() if weights is None else weights @ distances
+
+
+def _hausdorff(percentile: float, convention: str, directed: bool) -> Callable[[Any, Any], Tensor]:
+    def metric(pair: Any, weights: Any) -> Tensor:
+        if convention == "pooled":
+            return _percentile(torch.cat(pair), percentile)
+        area = convention == "area_weighted"
+        both = torch.stack([
+            _area_percentile(d, w, percentile) if area else _percentile(d, percentile)
+            for d, w in zip(pair, weights, strict=True)
+        ])  # fmt: skip
+        return both if directed else both.max()
+
+    return metric
+
+
+def _asd(pair: Any, weights: Any) -> Tensor:
+    return torch.stack([_sum(w, d) / _total(w, d) for d, w in zip(pair, weights, strict=True)])
+
+
+def _assd(pair: Any, weights: Any) -> Tensor:
+    sums, totals = (sum(f(w, d) for d, w in zip(pair, weights, strict=True)) for f in (_sum, _total))
+    return torch.as_tensor(sums / totals)
+
+
+def _masd(pair: Any, weights: Any) -> Tensor:
+    return _asd(pair, weights).mean()
+
+
+def _surface_dice(tolerance: float) -> Callable[[Any, Any], Tensor]:
+    def metric(pair: Any, weights: Any) -> Tensor:
+        near = sum(_sum(w, (d <= tolerance).double()) for d, w in zip(pair, weights, strict=True))
+        return torch.as_tensor(near / sum(_total(w, d) for d, w in zip(pair, weights, strict=True)))
+
+    return metric
+
+
+def _missing(op: str, empty: Empty, overlap: bool) -> tuple[float, float]:
+    """What a metric is where both objects are empty, and where one is; overlaps are 1 where all is right."""
+    best, worst = (1.0, 0.0) if overlap else (0.0, math.inf)
+    if isinstance(empty, Real) and not isinstance(empty, bool):
+        if not float(empty) >= 0:
+            raise ValueError(f"fastseg::{op}: empty must be a distance of at least 0, got {empty!r}")
+        return best, 0.0 if overlap else float(empty)
+    choice = checked_choice(op, "empty", empty, EMPTY)
+    return {"default": (math.nan, worst), "nan": (math.nan, math.nan), "perfect": (best, worst)}[choice]
+
+
+def _checked_percentile(op: str, percentile: Any) -> float:
+    percentile = checked_float(op, "percentile", percentile)
+    if not 0 <= percentile <= 100:
+        raise ValueError(f"fastseg::{op}: percentile must be from 0 to 100, got {percentile}")
+    return percentile
+
+
+def _chosen(op: str, name: Any, convention: str, tolerance: float | None) -> Callable[[Any, Any], Tensor]:
+    if isinstance(name, str) and name.startswith("hd"):
+        try:
+            percentile = float(name[2:] or 100)
+        except ValueError:
+            percentile = math.nan
+        if 0 <= percentile <= 100:
+            return _hausdorff(percentile, convention, False)
+    if name == "surface_dice":
+        if not isinstance(tolerance, Real) or not float(tolerance) >= 0:
+            raise ValueError(f"fastseg::{op}: tolerance must be a distance of at least 0, got {tolerance!r}")
+        return _surface_dice(float(tolerance))
+    plain = {"asd": _asd, "assd": _assd, "masd": _masd}
+    if name not in plain:
+        raise ValueError(f"fastseg::{op}: metrics must be among {', '.join(METRICS)} (hd with any percentile), "
+                         f"got {name!r}")  # fmt: skip
+    return plain[name]
+
+
+def surface_metrics(
+    prediction: Tensor,
+    target: Tensor,
+    metrics: Sequence[str] = METRICS[:1],
+    *,
+    spatial_dims: int | None = None,
+    spacing: Sequence[float] | None = None,
+    boundary: Literal["inner", "dual"] = "inner",
+    convention: Convention = "max_of_directed",
+    tolerance: float | None = None,
+    empty: Empty = "default",
+    classes: Sequence[int] | None = None,
+) -> SurfaceMetrics:
+    r"""Compute several surface metrics from distances that are measured once.
+
+    With the lists :math:`d_A` and :math:`d_B` of `surface_distances`, over elements that each weigh their size (1 on the
+    inner boundary):
+
+    - ``hd``, ``hd95``, ``hd`` and any percentile p: by convention the larger of the two p-th percentiles of
+      :math:`d_A` and :math:`d_B`, the percentile of both lists together, or the larger of the two smallest distances
+      within which there are p percent of the area;
+    - ``asd``: the means of :math:`d_A` and of :math:`d_B`, two numbers; ``masd`` their mean; ``assd`` the mean of both
+      lists together;
+    - ``surface_dice``: the share of both boundaries that is at most `tolerance` from the other.
+
+    Args:
+        prediction, target, spatial_dims, spacing, boundary, classes: as in `surface_distances`.
+        metrics: names of the above.
+        convention: of percentiles: "max_of_directed" (MONAI, MetricsReloaded), "pooled" (MedPy) or "area_weighted"
+            (surface-distance). Linear interpolation between neighbours, but for the last, which has none.
+        tolerance: of ``surface_dice``, in the units of the spacing.
+        empty: where an object has no boundary. "default": nan where both have none, and where one has none +inf (0 for
+            ``surface_dice``); "nan": nan in all these cases; "perfect": as the default, but 0 (1 for
+            ``surface_dice``) where both have none; a number: that distance where one has none, else as "perfect".
+
+    Returns:
+        `SurfaceMetrics`: float64 values [...] ([..., 2] of ``asd``) by name, and how many pairs were empty.
+
+    Memory, gradient, devices and errors as `surface_distances`.
+
+    Source: Maier-Hein et al. 2024, "Metrics reloaded"; Nikolov et al. 2018 (arXiv 1809.04430) for the surface Dice.
+
+    Example:
+        >>> a, b = torch.zeros(2, 8, 8), torch.zeros(2, 8, 8)
+        >>> a[0, 2:5, 2:5], b[0, 2:5, 3:7] = 1, 1
+        >>> surface_metrics(a, b, ["hd", "assd"], spatial_dims=2)
+        SurfaceMetrics(values={'hd': tensor([2., nan], dtype=torch.float64), 'assd': tensor([0.7222, nan], dtype=torch.float64)}, empty=EmptyCounts(both=1, prediction=0, target=0))
+    """  # noqa: E501
+    op = "surface_metrics"
+    checked_choice(op, "convention", convention, CONVENTIONS)
+    if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+        raise ValueError(f"fastseg::{op}: metrics must be a list of names, got {metrics!r}")
+    chosen = {name: _chosen(op, name, convention, tolerance) for name in metrics}
+    missing = {name: _missing(op, empty, name == "surface_dice") for name in metrics}
+    found = surface_distances(prediction, target, spatial_dims=spatial_dims, spacing=spacing, boundary=boundary,
+                              classes=classes)  # fmt: skip
+    lists = _Lists(found)
+    return SurfaceMetrics({name: lists.map(chosen[name], missing[name]) for name in chosen}, lists.counts())
+
+
+def hausdorff_distance(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    spatial_dims: int | None = None,
+    spacing: Sequence[float] | None = None,
+    boundary: Literal["inner", "dual"] = "inner",
+    percentile: float = 100,
+    convention: Convention = "max_of_directed",
+    directed: bool = False,
+    empty: Empty = "default",
+    classes: Sequence[int] | None = None,
+) -> Tensor:
+    r"""Compute the Hausdorff distance of two objects, or a percentile of it.
+
+    .. math:: H = \max\Big( \max_{a \in \partial A} \min_{b \in \partial B} \lVert a - b \rVert,\;
+        \max_{b \in \partial B} \min_{a \in \partial A} \lVert a - b \rVert \Big)
+
+    Args:
+        prediction, target, spatial_dims, spacing, boundary, classes: as in `surface_distances`.
+        percentile: from 0 to 100; 95 is the usual HD95.
+        convention, empty: as in `surface_metrics`.
+        directed: both distances, from the prediction and from the target; not with "pooled".
+
+    Returns:
+        float64 [...], or [..., 2] of the directed ones: one value for each image and class.
+
+    Memory, gradient, devices and errors as `surface_distances`.
+
+    Example:
+        >>> a, b = torch.zeros(8, 8), torch.zeros(8, 8)
+        >>> a[2:5, 2:5], b[2:5, 3:7] = 1, 1
+        >>> hausdorff_distance(a, b, spacing=(2.0, 0.5))
+        tensor(1., dtype=torch.float64)
+    """
+    op = "hausdorff_distance"
+    checked_choice(op, "convention", convention, CONVENTIONS)
+    percentile = _checked_percentile(op, percentile)
+    if directed and convention == "pooled":
+        raise ValueError(f"fastseg::{op}: directed must be False with convention 'pooled', got True")
+    missing = _missing(op, empty, False)
+    lists = _Lists(surface_distances(prediction, target, spatial_dims=spatial_dims, spacing=spacing,
+                                     boundary=boundary, classes=classes))  # fmt: skip
+    result = lists.map(_hausdorff(percentile, convention, directed), missing)
+    return result if not directed or result.dim() > len(lists.shape) else result[..., None].expand(*lists.shape, 2)
+
+
+def average_surface_distance(prediction: Tensor, target: Tensor, **options: Any) -> Tensor:
+    """Compute the mean distances of each boundary to the other, `asd` of `surface_metrics`, whose options it takes.
+
+    Returns:
+        float64 [..., 2]: from the prediction to the target, and back.
+
+    Example:
+        >>> a, b = torch.zeros(8, 8), torch.zeros(8, 8)
+        >>> a[2:5, 2:5], b[2:5, 3:7] = 1, 1
+        >>> average_surface_distance(a, b)
+        tensor([0.5000, 0.9000], dtype=torch.float64)
+    """
+    return surface_metrics(prediction, target, ["asd"], **options).values["asd"]
+
+
+def assd(prediction: Tensor, target: Tensor, **options: Any) -> Tensor:
+    """Compute the average symmetric surface distance, `assd` of `surface_metrics`, whose options it takes.
+
+    Returns:
+        float64 [...].
+
+    Example:
+        >>> a, b = torch.zeros(8, 8), torch.zeros(8, 8)
+        >>> a[2:5, 2:5], b[2:5, 3:7] = 1, 1
+        >>> assd(a, b)
+        tensor(0.7222, dtype=torch.float64)
+    """
+    return surface_metrics(prediction, target, ["assd"], **options).values["assd"]
+
+
+def masd(prediction: Tensor, target: Tensor, **options: Any) -> Tensor:
+    """Compute the mean average surface distance, `masd` of `surface_metrics`, whose options it takes.
+
+    Returns:
+        float64 [...].
+
+    Example:
+        >>> a, b = torch.zeros(8, 8), torch.zeros(8, 8)
+        >>> a[2:5, 2:5], b[2:5, 3:7] = 1, 1
+        >>> masd(a, b)
+        tensor(0.7000, dtype=torch.float64)
+    """
+    return surface_metrics(prediction, target, ["masd"], **options).values["masd"]
+
+
+def surface_dice(prediction: Tensor, target: Tensor, tolerance: float, **options: Any) -> Tensor:
+    """Compute the share of both boundaries that is within `tolerance` of the other (NSD), as `surface_metrics`.
+
+    Returns:
+        float64 [...].
+
+    Example:
+        >>> a, b = torch.zeros(8, 8), torch.zeros(8, 8)
+        >>> a[2:5, 2:5], b[2:5, 3:7] = 1, 1
+        >>> surface_dice(a, b, 1.0)
+        tensor(0.8333, dtype=torch.float64)
+    """
+    return surface_metrics(prediction, target, ["surface_dice"], tolerance=tolerance, **options).values["surface_dice"]
