@@ -27,11 +27,10 @@ struct RowPass {
   Int type;
   bool labels;
   int64_t width;
-  const T* offset;  // [width]
-  T* values;        // [rows, width]
-  int64_t* sites;   // [rows, width]: flat indices in the image, or nullptr
+  const T *offset, *reversed;  // [width], from 0 up and down to 0
+  T* values;                   // [rows, width]
+  int64_t* sites;              // [rows, width]: flat indices in the image, or nullptr
   int64_t rows_of_image;
-  int32_t* scratch;  // [width]
 };
 
 // Where a strip goes when the last axis is done.

@@ -266,6 +266,25 @@ void finish(const Finish& to, const T* in, int64_t count, int64_t at) {
     for (int64_t l = 0; l < count; ++l) single[l] = in[l] < kNone ? float(in[l]) : float(__builtin_inf());
 }
 
+// Lanes that are none are 0: at once done.
+template <class E>
+inline void read_strip(const E* from, int64_t lanes, E* to) {
+  if (lanes == kStrip) {
+    memcpy(to, from, kStrip * sizeof(E));
+    return;
+  }
+  for (int64_t l = 0; l < kStrip; ++l) to[l] = l < lanes ? from[l] : E(0);
+}
+
+template <class E>
+inline void write_strip(const E* from, int64_t lanes, E* to) {
+  if (lanes == kStrip) {
+    memcpy(to, from, kStrip * sizeof(E));
+    return;
+  }
+  for (int64_t l = 0; l < lanes; ++l) to[l] = from[l];
+}
+
 template <class T, bool kLargest>
 void pass_strip(const StripPass<T>& p, int64_t task) {
   const int64_t image = task / p.tasks(), rest = task % p.tasks(), x = rest % p.strips() * kStrip;
@@ -283,16 +302,11 @@ void pass_strip(const StripPass<T>& p, int64_t task) {
   char* stack = (char*)(label + n * kStrip);
   for (int64_t q = 0; q < n; ++q) {
     const int64_t from = first + q * p.step;
-    T* to = f + q * kStrip;
-    for (int64_t l = lanes; l < kStrip; ++l) to[l] = 0;  // at once done
-    for (int64_t l = 0; l < lanes; ++l) to[l] = p.values[from + l];
+    read_strip(p.values + from, lanes, f + q * kStrip);
+    if (p.sites) read_strip(p.sites + from, lanes, site + q * kStrip);
     if (p.labels) {
       for (int64_t l = lanes; l < kStrip; ++l) label[q * kStrip + l] = 0;
       widen_labels((const char*)p.mask + from * size_of(p.type), p.type, lanes, label + q * kStrip);
-    }
-    if (p.sites) {
-      for (int64_t l = lanes; l < kStrip; ++l) site[q * kStrip + l] = 0;
-      for (int64_t l = 0; l < lanes; ++l) site[q * kStrip + l] = p.sites[from + l];
     }
   }
   for (int64_t l = 0; l < kStrip; l += kLanes<T>) {
@@ -316,7 +330,7 @@ void pass_strip(const StripPass<T>& p, int64_t task) {
     if (p.finish)
       finish(*p.finish, out + q * kStrip, lanes, to);
     else
-      for (int64_t l = 0; l < lanes; ++l) p.values[to + l] = out[q * kStrip + l];
+      write_strip(out + q * kStrip, lanes, p.values + to);
     if (p.sites)
       for (int64_t l = 0; l < lanes; ++l) {
         const int64_t site = out_site[q * kStrip + l];
@@ -331,22 +345,55 @@ void strips(const StripPass<T>& p, int64_t begin, int64_t end) {
     p.offsets.largest ? pass_strip<T, true>(p, task) : pass_strip<T, false>(p, task);
 }
 
-// The distance of each element of a row to the nearest site on its left and on its right.
+inline int64_t first_byte(uint64_t marked) { return __builtin_ctzll(marked) / 8; }
+
+// The first element from x on that ends a run: another label, or a zero.
+template <class E>
+int64_t end_of_run(const E* m, bool labels, int64_t x, int64_t width) {
+  const E own = labels ? m[x] : E(0);
+  if constexpr (sizeof(E) == 1) {
+    constexpr uint64_t kOnes = 0x0101010101010101, kHigh = 0x8080808080808080;
+    for (uint64_t v; x + 8 <= width; x += 8) {
+      memcpy(&v, m + x, 8);
+      v ^= uint8_t(own) * kOnes;
+      const uint64_t found = labels ? v : (v - kOnes) & ~v & kHigh;
+      if (found) return x + first_byte(found);
+    }
+  }
+  while (x < width && (labels ? m[x] == own : m[x] != 0)) ++x;
+  return x;
+}
+
+template <class T>
+inline void copy_run(T* out, const T* from, int64_t n) {
+  if (n >= 16) {
+    memcpy(out, from, n * sizeof(T));
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) out[i] = from[i];
+}
+
+// Runs without a site, from one to the next: offsets going up from the left and down to the right.
 template <class T, class E>
-void row(const RowPass<T>& p, const E* m, int64_t base, int32_t* left, T* out, int64_t* sites) {
-  constexpr int32_t kAway = 1 << 29;
-  const int32_t width = int32_t(p.width);
-  int32_t d = kAway;
-  if (p.labels)
-    for (int32_t x = 0; x < width; ++x) left[x] = d = x > 0 && m[x] != m[x - 1] ? 1 : d + 1;
-  else
-    for (int32_t x = 0; x < width; ++x) left[x] = d = m[x] != 0 ? d + 1 : 0;
-  d = kAway;
-  for (int32_t x = width - 1; x >= 0; --x) {
-    d = p.labels ? (x + 1 < width && m[x] != m[x + 1] ? 1 : d + 1) : m[x] != 0 ? d + 1 : 0;
-    const int32_t nearest = left[x] < d ? left[x] : d;
-    out[x] = nearest < width ? p.offset[nearest] : kNothing<T>;
-    if (sites) sites[x] = nearest < width ? base + (left[x] <= d ? x - nearest : x + nearest) : kNoSite;
+void row(const RowPass<T>& p, const E* m, int64_t base, T* out, int64_t* sites) {
+  const int64_t width = p.width;
+  const T *up = p.offset + 1, *down = p.reversed + width - 1;
+  for (int64_t x = 0, end; x < width; x = end) {
+    if (!p.labels && m[x] == 0) {
+      out[x] = 0;
+      if (sites) sites[x] = base + x;
+      end = x + 1;
+      continue;
+    }
+    end = end_of_run(m, p.labels, x, width);
+    const bool left = x > 0, right = end < width;
+    const int64_t n = end - x, half = left ? (right ? (n + 1) / 2 : n) : 0;
+    if (left) copy_run(out + x, up, half);
+    if (right) copy_run(out + x + half, down - (n - half), n - half);
+    if (!left && !right)
+      for (int64_t i = 0; i < n; ++i) out[i] = kNothing<T>;
+    if (sites)
+      for (int64_t i = 0; i < n; ++i) sites[x + i] = !left && !right ? kNoSite : base + (i < half ? x - 1 : end);
   }
 }
 
@@ -360,16 +407,16 @@ void rows(const RowPass<T>& p, int64_t begin, int64_t end) {
     switch (p.type) {
       case Int::u8:
       case Int::i8:
-        row(p, (const uint8_t*)m, base, p.scratch, out, sites);
+        row(p, (const uint8_t*)m, base, out, sites);
         break;
       case Int::i16:
-        row(p, (const int16_t*)m, base, p.scratch, out, sites);
+        row(p, (const int16_t*)m, base, out, sites);
         break;
       case Int::i32:
-        row(p, (const int32_t*)m, base, p.scratch, out, sites);
+        row(p, (const int32_t*)m, base, out, sites);
         break;
       case Int::i64:
-        row(p, (const int64_t*)m, base, p.scratch, out, sites);
+        row(p, (const int64_t*)m, base, out, sites);
         break;
     }
   }

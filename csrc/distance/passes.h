@@ -48,8 +48,7 @@ class Passes {
  public:
   // Of the memory, for so many threads; `longest` bounds the sides of all grids that it is used for.
   static int64_t bytes(int64_t longest, int64_t threads) {
-    return rounded(3 * longest * int64_t(sizeof(T))) +
-           threads * (rounded(longest * int64_t(sizeof(int32_t))) + rounded(strip_scratch<T>(longest)));
+    return rounded(4 * longest * int64_t(sizeof(T))) + threads * rounded(strip_scratch<T>(longest));
   }
 
   Passes(const Grid& grid, const Measure& measure, int64_t longest, int64_t threads, char* memory)
@@ -62,8 +61,8 @@ class Passes {
     for (int axis = 0; axis < 3; ++axis)
       for (int64_t d = 0; d < sides[axis]; ++d) offsets_[axis * longest + d] = T(measure.offset(axis, d));
     along_ = longest;
-    lefts_ = (int32_t*)(memory + rounded(3 * longest * int64_t(sizeof(T))));
-    scratch_ = (char*)lefts_ + threads * rounded(longest * int64_t(sizeof(int32_t)));
+    for (int64_t d = 0; d < grid.width; ++d) offsets_[3 * longest + d] = offsets_[2 * longest + grid.width - 1 - d];
+    scratch_ = memory + rounded(4 * longest * int64_t(sizeof(T)));
   }
 
   // Values and sites [images, depth, height, width] of a mask of this shape; see StripPass.
@@ -71,8 +70,8 @@ class Passes {
            int64_t limit = kNoSite, const uint8_t* wanted = nullptr) const {
     const Grid& g = grid_;
     const auto& k = distance_kernels<T>();
-    const RowPass<T> rows{mask,   type, labels, g.width, offsets_ + 2 * along_, values, sites, g.depth * g.height,
-                          nullptr};
+    const RowPass<T> rows{
+        mask, type, labels, g.width, offsets_ + 2 * along_, offsets_ + 3 * along_, values, sites, g.depth * g.height};
     const bool flat = g.depth == 1;
     const Offsets<T> steps{nullptr, !measure_.squares && !measure_.taxicab, measure_.squares};
     StripPass<T> ys{mask,
@@ -95,11 +94,7 @@ class Passes {
                     g.height, g.width, g.width, steps,  last,  wanted,   limit,   nullptr};
     ys.offsets.table = offsets_ + along_;
     zs.offsets.table = offsets_;
-    const auto run_rows = [&](int64_t slot, int64_t b, int64_t e) {
-      RowPass<T> mine = rows;
-      mine.scratch = (int32_t*)((char*)lefts_ + slot * rounded(along_ * int64_t(sizeof(int32_t))));
-      k.rows(mine, b, e);
-    };
+    const auto run_rows = [&](int64_t, int64_t b, int64_t e) { k.rows(rows, b, e); };
     const auto run_strips = [&](const StripPass<T>& pass, int64_t slot, int64_t b, int64_t e) {
       StripPass<T> mine = pass;
       mine.scratch = scratch_ + slot * each_;
@@ -137,8 +132,7 @@ class Passes {
   Grid grid_;
   const Measure& measure_;
   int64_t threads_, along_;
-  T* offsets_;  // [3, longest]
-  int32_t* lefts_;
+  T* offsets_;  // [4, longest]: along z, y and x, and the last in reverse
   char* scratch_;
   int64_t each_;
 };
