@@ -17,6 +17,7 @@ from .distance_metrics import (
     surface_dice,
     surface_metrics,
 )
+from .distance_points import directed_hausdorff
 from .distance_surfaces import SurfaceDistances, surface_distances
 from .global_conv import global_conv2d
 from .ksac import ksac_conv2d, ksac_conv2d_train
@@ -34,6 +35,7 @@ __all__ = [
     "average_surface_distance",
     "confusion_matrix",
     "dense_crf",
+    "directed_hausdorff",
     "distance_transform",
     "gaussian_filter",
     "gaussian_filter_2d",
