@@ -31,7 +31,8 @@ def directed_hausdorff(
         directions.
 
     Memory: a tree of `points_b`, about as large again. Gradient: none. Devices: CPU compiled, others through the
-    reference. Errors: `ValueError` naming the argument for a wrong shape or dtype; coordinates that are not finite raise.
+    reference. Errors: `ValueError` naming the argument for a wrong shape or dtype; coordinates that are not finite
+    raise.
 
     Source: Taha and Hanbury 2015, "An efficient algorithm for calculating the exact Hausdorff distance", for the early
     break; here over a k-d tree.
@@ -46,7 +47,7 @@ def directed_hausdorff(
             raise ValueError(f"fastseg::{op}: {argument} must be float32 or float64 [..., N, d], got {brief(x)}")
     like = (*points_a.shape[:-2], points_b.shape[-2], points_a.shape[-1])
     if points_b.shape != like or points_b.dtype != points_a.dtype or not 1 <= like[-1] <= MOST_DIMS:
-        raise ValueError(f"fastseg::{op}: points_b must have the batch, the dtype and the 1 to {MOST_DIMS} coordinates of "
+        raise ValueError(f"fastseg::{op}: points_b must have the batch, dtype and 1 to {MOST_DIMS} coordinates of "
                          f"points_a {brief(points_a)}, got {brief(points_b)}")  # fmt: skip
     check_devices(op, points_a, points_b=points_b)
     batch = points_a.shape[:-2]

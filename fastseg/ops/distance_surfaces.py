@@ -59,9 +59,9 @@ def surface_distances(
         `SurfaceDistances`: all lists in one, with the lengths of each.
 
     Memory: some 14 bytes for each element of the box around both objects, of one large box at a time, or one for each
-    thread; never a matrix of distances. Gradient: none. Devices: CPU compiled, others through the reference; the lengths of the
-    results depend on the data, so GPUs are waited for. Errors: `ValueError` naming the argument for a wrong dtype,
-    rank, spacing, or shapes that differ.
+    thread; never a matrix of distances. Gradient: none. Devices: CPU compiled, others through the reference; the
+    lengths of the results depend on the data, so GPUs are waited for. Errors: `ValueError` naming the argument for a
+    wrong dtype, rank, spacing, or shapes that differ.
 
     Source: Nikolov et al. 2018 (arXiv 1809.04430) for the dual boundary.
 

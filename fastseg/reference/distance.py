@@ -17,7 +17,7 @@ def _pass(value: Tensor, site: Tensor, mask: Tensor, labels: bool, dim: int, spa
     """Let values [B, D, H, W] and their sites go along one axis; the nearer and then the lower site wins."""
     size = value.shape[dim]
     before, sites = value.clone(), site.clone()
-    own = torch.arange(mask[0].numel(), device=mask.device).view(1, *mask.shape[1:]).expand_as(mask)
+    own = torch.arange(mask.shape[1:].numel(), device=mask.device).view(1, *mask.shape[1:]).expand_as(mask)
     offset = offsets(metric, spacing)
     for d in range(1, size):
         for here, there in ((slice(d, None), slice(None, -d)), (slice(None, -d), slice(d, None))):
@@ -47,7 +47,7 @@ def distance_transform(
     site = torch.full(mask.shape, torch.iinfo(torch.int64).max, device=mask.device)
     if not labels:
         start.masked_fill_(mask == 0, 0)
-        own = torch.arange(mask[:1].numel(), device=mask.device).view(1, *mask.shape[1:])
+        own = torch.arange(mask.shape[1:].numel(), device=mask.device).view(1, *mask.shape[1:])
         site = torch.where(mask == 0, own, site)
     for dim in (3, 2, 1):
         _pass(start, site, mask, labels, dim, spacing[dim - 1], metric)

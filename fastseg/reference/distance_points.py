@@ -7,7 +7,7 @@ PIECE = 1 << 22  # distances at a time
 
 
 def directed_hausdorff(points_a: Tensor, points_b: Tensor) -> tuple[Tensor, Tensor]:
-    """Sets [B, N, d] and [B, M, d] -> distances [B], and the points int64 [B, 2] that have them, the first of several."""
+    """Sets [B, N, d] and [B, M, d] -> distances [B], and the points int64 [B, 2] that have them, first ones."""
     distance = points_a.new_zeros(len(points_a))
     indices = torch.full((len(points_a), 2), -1, device=points_a.device)
     if points_a.shape[1] and not points_b.shape[1]:

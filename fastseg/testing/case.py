@@ -18,6 +18,15 @@ TAGS = frozenset({"smoke", "odd", "paper", "bench", "heavy", "degenerate", "cpu"
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
+def tensors_of(result: Any) -> tuple[Tensor, ...]:
+    """The tensors of a result, however tuples, lists and dictionaries hold them; numbers are left out."""
+    if isinstance(result, Tensor):
+        return (result,)
+    if isinstance(result, dict):
+        result = list(result.values())
+    return tuple(t for part in result for t in tensors_of(part)) if isinstance(result, tuple | list) else ()
+
+
 def _one(inputs: Inputs) -> int:
     return 1
 
@@ -45,6 +54,8 @@ class Case:
         band: for integer results: how far each pixel is from a tie, and how near is near enough to differ.
         backward: for an op whose backward reads its result, rounded to the dtype: `(inputs, result, upstream)`, all in
             float64, to the gradients.
+        oracle: another library's function with the arguments of the op, which is right instead of the reference where
+            that takes too long.
     """
 
     op: str
@@ -61,6 +72,7 @@ class Case:
     gemm: bool = False
     band: Callable[[Inputs, torch.dtype, Tensor | None], Band] | None = None
     backward: Callable[[Inputs, Tensor, Tensor], tuple[Tensor, ...]] | None = None
+    oracle: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         unknown = self.tags - TAGS

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import ops
 from . import rivals
-from .case import Case, find_cases
+from .case import Case, find_cases, tensors_of
 from .check import SEED, differentiated, inputs_of
 from .layouts import with_layout
 from .signals import generator
@@ -82,6 +82,11 @@ def contender_names(op: str, *, compiled: bool = True) -> list[str]:
     return [OURS, "eager", "eager channels_last"] + ["torch.compile"] * compiled + libraries
 
 
+def has_other_numbers(op: str, name: str) -> bool:
+    """Whether a library does the job of an op by another convention, so that its results are others."""
+    return any(name in getattr(table, "OTHER_NUMBERS", {}).get(op, ()) for table in _tables())
+
+
 def _function(op: str, name: str) -> Callable[..., Any]:
     if name == OURS:
         return getattr(ops, op)
@@ -107,7 +112,7 @@ def contender(case: Case, name: str, mode: str, dtype: torch.dtype, layout: str,
         torch.compiler.reset()  # its limit on what was compiled before is that of a model, not of a table
     own = {"eager": "contiguous", "eager channels_last": "channels_last"}.get(name, layout)
     args, kwargs = inputs_of(case, dtype, own, device)
-    if name != OURS:
+    if name != OURS and not any(case.op in getattr(table, "AS_GIVEN", ()) for table in _tables()):
         args = tuple(a.long() if isinstance(a, Tensor) and not a.is_floating_point() else a for a in args)
     frozen = _frozen(case.op, args, kwargs) if name == "torch.compile" and mode == "forward" else None
     function = _function(case.op, name) if frozen is None else frozen
@@ -126,7 +131,7 @@ def contender(case: Case, name: str, mode: str, dtype: torch.dtype, layout: str,
     # A compiled graph frees what its backward needs, unless told that the backward comes again.
     with torch._functorch.config.patch(donated_buffer=False):
         result = function(*args, **kwargs)
-    out: tuple[Tensor, ...] = result if isinstance(result, tuple) else (result,)
+    out = tensors_of(result)
     upstream = [with_layout(torch.randn(o.shape, generator=generator(SEED + 1)).to(o), own) for o in out]
     moved = _bytes([*tensors, *upstream], inputs)
     if mode == "both":
@@ -143,5 +148,4 @@ def prepared(op: str, id: str, name: str, mode: str, dtype: str, layout: str, de
 
 
 def _bytes(read: list[Tensor], written: Any) -> int:
-    results = written if isinstance(written, tuple | list) else [written]
-    return sum(t.numel() * t.element_size() for t in (*read, *results))
+    return sum(t.numel() * t.element_size() for t in (*read, *tensors_of(written)))
