@@ -19,7 +19,7 @@ def checked_spacing(op: str, spacing: Any) -> tuple[float, ...] | None:
     if spacing is None:
         return None
     given = tuple(spacing) if isinstance(spacing, Sequence) else ()
-    if len(given) not in (2, 3) or not all(isinstance(s, Real) and 0 < s < math.inf for s in given):
+    if len(given) not in (2, 3) or not all(isinstance(s, Real) and 0 < float(s) < math.inf for s in given):
         raise ValueError(f"fastseg::{op}: spacing must be two or three positive finite numbers, got {spacing!r}")
     return tuple(map(float, given))
 

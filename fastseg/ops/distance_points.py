@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._registry import call, declare
+from .._registry import call, declare, not_differentiable
 from ..reference import distance_points as reference
 from .arguments import brief, check_devices
 
@@ -62,4 +62,5 @@ declare(
     fake=lambda a, b: (a.new_empty(a.shape[:1]), a.new_empty((a.shape[0], 2), dtype=torch.int64)),
     dtypes=(torch.float32, torch.float64),
     per_sample=True,
+    **not_differentiable("directed_hausdorff"),
 )

@@ -28,6 +28,7 @@ ONCE = (
     "ksac_fuse_backward",
     "prepack_atrous_weight",
     "aspp_conv2d",
+    "directed_hausdorff",
     "gaussian_filter_gradient",
     "permutohedral_lattice",
     "permutohedral_diagonal",
