@@ -22,6 +22,8 @@ from .distance_surfaces import SurfaceDistances, surface_distances
 from .global_conv import global_conv2d
 from .ksac import ksac_conv2d, ksac_conv2d_train
 from .pyramid_pool import pyramid_pool
+from .region_loss import region_statistics
+from .region_loss_lovasz import lovasz_hinge, lovasz_softmax
 from .separable_atrous_conv import separable_atrous_conv2d
 from .upsample import upsample_argmax, upsample_bilinear, upsample_softmax, upsample_threshold
 from .upsample_loss import upsample_cross_entropy
@@ -43,10 +45,13 @@ __all__ = [
     "hausdorff_distance",
     "ksac_conv2d",
     "ksac_conv2d_train",
+    "lovasz_hinge",
+    "lovasz_softmax",
     "masd",
     "permutohedral_filter",
     "prepack_atrous_weight",
     "pyramid_pool",
+    "region_statistics",
     "separable_atrous_conv2d",
     "surface_dice",
     "surface_distances",
