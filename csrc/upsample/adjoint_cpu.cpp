@@ -1,50 +1,7 @@
-#include "arguments.h"
+#include "run.h"
 
 namespace fastseg {
 namespace {
-
-// Runs one of the adjoint kernels over fixed chunks of source rows, adds the edges, and returns the gradient
-// [n, c, h, w] in `dtype` and the wanted memory format.
-template <class T, class Fill>
-Tensor run_adjoint(void (*kernel)(const Adjoint<T>&, int64_t, int64_t), const Tensor& like, int64_t n, int64_t c,
-                   int64_t h, int64_t w, int64_t height, int64_t width, bool align_corners, bool pixels,
-                   int64_t per_range, bool channels_last, Float type, const Fill& fill) {
-  const Axes<T> axes(like, h, w, height, width, align_corners);
-  Adjoint<T> base{};
-  base.y = axes.y.axis;
-  base.x = axes.x.axis;
-  base.n = n;
-  base.c = c;
-  base.chunk = std::max<int64_t>(2, (h + 15) / 16);
-  base.chunks = (h + base.chunk - 1) / base.chunk;
-  Tensor grad = zeros(like, pixels ? std::vector<int64_t>{n, h, w, c} : std::vector<int64_t>{n, c, h, w}, kScalar<T>);
-  Tensor edge = zeros(like, {n * base.chunks, c * w}, kScalar<T>);
-  base.grad = (T*)grad.data_ptr();
-  base.edge = (T*)edge.data_ptr();
-  const Ranges ranges(n * base.chunks, 10 * c * (height / base.chunks + 1) * width);
-  Tensor scratch = empty(like, {ranges.slots, per_range}, kScalar<T>);
-  ranges.run([&](int64_t slot, int64_t b, int64_t e) {
-    Adjoint<T> p = base;
-    p.scratch = (T*)scratch.data_ptr() + slot * per_range;
-    fill(p);
-    kernel(p, b, e);
-  });
-  for (int64_t i = 0; i < n * base.chunks; ++i) {
-    const int64_t image = i / base.chunks, row = (i % base.chunks + 1) * base.chunk;
-    if (row >= h) continue;
-    const T* from = base.edge + i * c * w;
-    for (int64_t k = 0; k < c * w; ++k)
-      base.grad[pixels ? (image * h + row) * w * c + k : ((image * c + k / w) * h + row) * w + k % w] += from[k];
-  }
-  if (pixels) grad = torch::stable::transpose(torch::stable::transpose(grad, 1, 3), 2, 3);
-  const bool same = type == kNative<T>;
-  if (same && (pixels || !channels_last)) return grad;
-  Tensor out = empty_images(like, n, c, h, w, like.scalar_type(), channels_last);
-  if (pixels) return torch::stable::copy_(out, grad), out;
-  const Pack<T> p{strided(out, type), base.grad, w};
-  Ranges(n * h, c * w).run([&](int64_t, int64_t b, int64_t e) { FASTSEG_PICK_FOR(T, upsample).unpack(p, b, e); });
-  return out;
-}
 
 Tensor upsample_bilinear_backward(const Tensor& grad, int64_t h, int64_t w, bool align_corners) {
   const Float type = check_maps("upsample_bilinear_backward", "grad", grad, h, w, true);
@@ -58,9 +15,12 @@ Tensor upsample_bilinear_backward(const Tensor& grad, int64_t h, int64_t w, bool
   return by_type(type, [&](auto zero) {
     using T = decltype(zero);
     const auto& k = FASTSEG_PICK_FOR(T, adjoint);
-    return run_adjoint<T>(last ? k.bilinear_channels_last : k.bilinear, grad, n, c, h, w, grad.size(2), grad.size(3),
-                          align_corners, last, last ? 3 * 96 * c : 2 * kTogether * kWide, last, type,
-                          [&](Adjoint<T>& p) { p.upstream = strided(grad, type); });
+    return run_adjoint<T>(grad, n, c, h, w, grad.size(2), grad.size(3), align_corners, last,
+                          last ? 3 * 96 * c : 2 * kTogether * kWide, last, type,
+                          [&](Adjoint<T>& p, int64_t b, int64_t e) {
+                            p.upstream = strided(grad, type);
+                            (last ? k.bilinear_channels_last : k.bilinear)(p, b, e);
+                          });
   });
 }
 
@@ -75,10 +35,11 @@ Tensor upsample_softmax_backward(const Tensor& grad, const Tensor& output, int64
   }
   return by_type(type, [&](auto zero) {
     using T = decltype(zero);
-    return run_adjoint<T>(FASTSEG_PICK_FOR(T, adjoint).softmax, grad, n, c, h, w, grad.size(2), grad.size(3),
-                          align_corners, false, kTile * (kTileRows + 2 * c), last, type, [&](Adjoint<T>& p) {
+    return run_adjoint<T>(grad, n, c, h, w, grad.size(2), grad.size(3), align_corners, false,
+                          kTile * (kTileRows + 2 * c), last, type, [&](Adjoint<T>& p, int64_t b, int64_t e) {
                             p.upstream = strided(grad, type);
                             p.output = strided(output, type);
+                            FASTSEG_PICK_FOR(T, adjoint).softmax(p, b, e);
                           });
   });
 }
@@ -106,8 +67,8 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad, const Tensor& logits,
     const Tensor divisor = plain(total);
     const std::optional<Tensor> class_weight = weight ? std::optional(plain(*weight)) : std::nullopt;
     const std::optional<Tensor> pixel = pixel_weight ? std::optional(plain(*pixel_weight)) : std::nullopt;
-    return run_adjoint<T>(FASTSEG_PICK_FOR(T, adjoint).cross_entropy, logits, n, c, h, w, height, width, align_corners,
-                          false, kTile * (5 * kTileRows + 4 * c), last, type, [&](Adjoint<T>& p) {
+    return run_adjoint<T>(logits, n, c, h, w, height, width, align_corners, false, kTile * (5 * kTileRows + 4 * c),
+                          last, type, [&](Adjoint<T>& p, int64_t b, int64_t e) {
                             p.source = source.maps;
                             p.target = labels.data_ptr();
                             p.target_type = target_type;
@@ -119,6 +80,7 @@ Tensor upsample_cross_entropy_backward(const Tensor& grad, const Tensor& logits,
                             p.loss_grad_stride = reduction == 0 ? 1 : 0;
                             p.scale = reduction == 1 ? T(1) / *(const T*)divisor.data_ptr() : T(1);
                             p.smoothing = T(smoothing);
+                            FASTSEG_PICK_FOR(T, adjoint).cross_entropy(p, b, e);
                           });
   });
 }

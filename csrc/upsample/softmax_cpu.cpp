@@ -1,27 +1,11 @@
-#include "arguments.h"
+#include "run.h"
 
 namespace fastseg {
 namespace {
 
-// Runs one of the softmax kernels over all cell rows; fill() completes its parameters.
-template <class T, class Fill>
-void run_softmax(void (*kernel)(const Softmax<T>&, int64_t, int64_t), const Tensor& logits, Float type, int64_t height,
-                 int64_t width, bool align_corners, const Fill& fill) {
-  const Source<T> source(logits, type);
-  const Axes<T> axes(logits, logits.size(2), logits.size(3), height, width, align_corners);
-  const int64_t c = logits.size(1), per_range = (2 + 8) * c * kPadding;  // no ISA has more than 8 kRows
-  const Ranges ranges(logits.size(0) * logits.size(2), 10 * c * (height / logits.size(2) + 1) * width);
-  Tensor scratch = empty(logits, {ranges.slots, per_range}, kScalar<T>);
-  ranges.run([&](int64_t slot, int64_t b, int64_t e) {
-    Softmax<T> p{};
-    p.source = source.maps;
-    p.y = axes.y.axis;
-    p.x = axes.x.axis;
-    p.scratch = (T*)scratch.data_ptr() + slot * per_range;
-    fill(p);
-    kernel(p, b, e);
-  });
-}
+constexpr int64_t kCost = 10;
+
+int64_t scratch_of(int64_t classes) { return (2 + 8) * classes * kPadding; }  // no ISA has more than 8 kRows
 
 Tensor upsample_softmax(const Tensor& logits, int64_t height, int64_t width, bool align_corners) {
   const Float type = check_maps("upsample_softmax", "logits", logits, height, width);
@@ -31,8 +15,11 @@ Tensor upsample_softmax(const Tensor& logits, int64_t height, int64_t width, boo
   if (out.numel() == 0) return out;
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
-    run_softmax<T>(FASTSEG_PICK_FOR(T, softmax).softmax, logits, type, height, width, align_corners,
-                   [&](Softmax<T>& p) { p.out = strided(out, type); });
+    run_cells<T>(logits, type, height, width, align_corners, kCost, scratch_of(logits.size(1)),
+                 [&](Softmax<T>& p, int64_t b, int64_t e) {
+                   p.out = strided(out, type);
+                   FASTSEG_PICK_FOR(T, softmax).softmax(p, b, e);
+                 });
   });
   return out;
 }
@@ -47,12 +34,13 @@ std::tuple<Tensor, Tensor> upsample_argmax_confidence(const Tensor& logits, int6
   if (labels.numel() == 0) return {labels, confidence};
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
-    run_softmax<T>(FASTSEG_PICK_FOR(T, softmax).confidence, logits, type, height, width, align_corners,
-                   [&](Softmax<T>& p) {
-                     p.labels = labels.data_ptr();
-                     p.label_type = label_type;
-                     p.confidence = (T*)confidence.data_ptr();
-                   });
+    run_cells<T>(logits, type, height, width, align_corners, kCost, scratch_of(logits.size(1)),
+                 [&](Softmax<T>& p, int64_t b, int64_t e) {
+                   p.labels = labels.data_ptr();
+                   p.label_type = label_type;
+                   p.confidence = (T*)confidence.data_ptr();
+                   FASTSEG_PICK_FOR(T, softmax).confidence(p, b, e);
+                 });
   });
   return {labels, confidence};
 }
@@ -80,19 +68,20 @@ std::tuple<Tensor, Tensor, Tensor> upsample_cross_entropy(const Tensor& logits, 
     std::vector<double> sums(2 * rows, 0.0);
     std::vector<int64_t> bad(rows, -1);
     if (target.numel() > 0)
-      run_softmax<T>(FASTSEG_PICK_FOR(T, softmax).cross_entropy, logits, type, height, width, align_corners,
-                     [&](Softmax<T>& p) {
-                       p.target = labels.data_ptr();
-                       p.target_type = target_type;
-                       p.ignore_index = int32_t(ignore_index);
-                       p.weight = class_weight ? (const T*)class_weight->data_ptr() : nullptr;
-                       p.pixel_weight = pixel ? (const T*)pixel->data_ptr() : nullptr;
-                       p.smoothing = T(smoothing);
-                       p.log_sum = (T*)lse.data_ptr();
-                       p.loss = reduction == 0 ? (T*)loss.data_ptr() : nullptr;
-                       p.sums = sums.data();
-                       p.bad = bad.data();
-                     });
+      run_cells<T>(logits, type, height, width, align_corners, kCost, scratch_of(logits.size(1)),
+                   [&](Softmax<T>& p, int64_t b, int64_t e) {
+                     p.target = labels.data_ptr();
+                     p.target_type = target_type;
+                     p.ignore_index = int32_t(ignore_index);
+                     p.weight = class_weight ? (const T*)class_weight->data_ptr() : nullptr;
+                     p.pixel_weight = pixel ? (const T*)pixel->data_ptr() : nullptr;
+                     p.smoothing = T(smoothing);
+                     p.log_sum = (T*)lse.data_ptr();
+                     p.loss = reduction == 0 ? (T*)loss.data_ptr() : nullptr;
+                     p.sums = sums.data();
+                     p.bad = bad.data();
+                     FASTSEG_PICK_FOR(T, softmax).cross_entropy(p, b, e);
+                   });
     double total_loss = 0, total_weight = 0;
     for (int64_t i = 0; i < rows; ++i) {
       if (bad[i] >= 0) fail_label(op, "target", labels, target_type, bad[i], logits.size(1));
