@@ -26,8 +26,8 @@ Tensor region_statistics(const Tensor& logits, const Tensor& target, bool sigmoi
     const Tensor labels = torch::stable::contiguous(target);
     Tensor sums = empty(logits, {n * h, c * columns}, ScalarType::Double);
     std::vector<int64_t> bad(n * h, -1);
-    // No ISA has more than 8 kRows; a double is two floats.
-    const int64_t per_range = sigmoid ? kTile * kTileRows : (2 + 8 + 3 * kSoftmaxSums) * c * kPadding;
+    // A double is two floats.
+    const int64_t per_range = sigmoid ? kTile * kTileRows : (kBlockScratch + 3 * kSoftmaxSums * kPadding) * c;
     run_cells<T>(logits, type, target.size(1), target.size(2), align_corners, sigmoid ? 40 : 20, per_range,
                  [&](const Softmax<T>& pixels, int64_t b, int64_t e) {
                    Statistics<T> s{pixels, first_label(logits, sigmoid), gamma.has_value(), T(gamma.value_or(0)),

@@ -6,9 +6,6 @@
 namespace fastseg {
 namespace {
 
-// Classes of pixels: those that are of none but count, and those that do not count.
-constexpr int kNone = -1, kIgnored = -2;
-
 // The classes of n pixels from `pixel` on, of a Softmax or an Adjoint; notes the first label that is none.
 template <class T, class P>
 I<T> classes_of(const P& p, int32_t first, int64_t classes, int64_t pixel, int64_t n, int64_t* bad) {

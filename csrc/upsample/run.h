@@ -4,6 +4,8 @@
 
 namespace fastseg {
 
+constexpr int64_t kBlockScratch = (2 + 8) * kPadding;  // of a class; no ISA has more than 8 kRows
+
 // Calls use(parameters, begin, end) for ranges of cell rows; `cost` is that of a class and pixel, `per_range` the size
 // of the scratch of a range.
 template <class T, class Use>

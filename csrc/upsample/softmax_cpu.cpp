@@ -5,8 +5,6 @@ namespace {
 
 constexpr int64_t kCost = 10;
 
-int64_t scratch_of(int64_t classes) { return (2 + 8) * classes * kPadding; }  // no ISA has more than 8 kRows
-
 Tensor upsample_softmax(const Tensor& logits, int64_t height, int64_t width, bool align_corners) {
   const Float type = check_maps("upsample_softmax", "logits", logits, height, width);
   took("upsample_softmax");
@@ -15,7 +13,7 @@ Tensor upsample_softmax(const Tensor& logits, int64_t height, int64_t width, boo
   if (out.numel() == 0) return out;
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
-    run_cells<T>(logits, type, height, width, align_corners, kCost, scratch_of(logits.size(1)),
+    run_cells<T>(logits, type, height, width, align_corners, kCost, kBlockScratch * logits.size(1),
                  [&](Softmax<T>& p, int64_t b, int64_t e) {
                    p.out = strided(out, type);
                    FASTSEG_PICK_FOR(T, softmax).softmax(p, b, e);
@@ -34,7 +32,7 @@ std::tuple<Tensor, Tensor> upsample_argmax_confidence(const Tensor& logits, int6
   if (labels.numel() == 0) return {labels, confidence};
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
-    run_cells<T>(logits, type, height, width, align_corners, kCost, scratch_of(logits.size(1)),
+    run_cells<T>(logits, type, height, width, align_corners, kCost, kBlockScratch * logits.size(1),
                  [&](Softmax<T>& p, int64_t b, int64_t e) {
                    p.labels = labels.data_ptr();
                    p.label_type = label_type;
@@ -68,7 +66,7 @@ std::tuple<Tensor, Tensor, Tensor> upsample_cross_entropy(const Tensor& logits, 
     std::vector<double> sums(2 * rows, 0.0);
     std::vector<int64_t> bad(rows, -1);
     if (target.numel() > 0)
-      run_cells<T>(logits, type, height, width, align_corners, kCost, scratch_of(logits.size(1)),
+      run_cells<T>(logits, type, height, width, align_corners, kCost, kBlockScratch * logits.size(1),
                    [&](Softmax<T>& p, int64_t b, int64_t e) {
                      p.target = labels.data_ptr();
                      p.target_type = target_type;
