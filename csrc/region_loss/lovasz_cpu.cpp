@@ -113,11 +113,11 @@ Tensor lovasz_softmax_backward(const Tensor& grad, const Tensor& logits, const T
     const bool direct = type == kNative<T> && !last;
     Tensor planes = direct ? out : empty(logits, {n, c, h, w}, kScalar<T>);
     const Ranges ranges(n * h, 30 * c * w);
-    Tensor scratch = empty(logits, {ranges.slots, c * kPadding}, kScalar<T>);
+    Tensor scratch = empty(logits, {ranges.slots, 2 * c * kTile}, kScalar<T>);
     ranges.run([&](int64_t slot, int64_t b, int64_t e) {
       FASTSEG_PICK_FOR(T, lovasz).softmax_backward(
           {source.maps, (const T*)given.data_ptr(), *(const T*)scale.data_ptr(),
-           (T*)scratch.data_ptr() + slot * c * kPadding, (T*)planes.data_ptr()},
+           (T*)scratch.data_ptr() + slot * 2 * c * kTile, (T*)planes.data_ptr()},
           b, e);
     });
     if (direct) return out;

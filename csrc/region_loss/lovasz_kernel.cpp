@@ -13,7 +13,7 @@
 namespace fastseg {
 namespace {
 
-constexpr int kDigit = 11;
+constexpr int kDigit = 10;
 constexpr int64_t kDigits = 1 << kDigit;
 constexpr uint32_t kInside = uint32_t(1) << 31;
 
@@ -124,43 +124,57 @@ void hinge(const Lovasz<T>& p, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) one_class<T, false>(p, i, error);
 }
 
-// A vector of which n values are there.
+// n values, and zeros up to a whole vector.
 template <class T>
-V<T> load_some(const T* p, int64_t n) {
-  if (n >= Simd<T>::lanes) return load(p);
-  T lanes[Simd<T>::lanes] = {};
-  memcpy(lanes, p, n * sizeof(T));
-  return load(lanes);
+void copy_some(const T* from, int64_t n, T* to) {
+  memcpy(to, from, n * sizeof(T));
+  for (; n % Simd<T>::lanes; ++n) to[n] = 0;
 }
 
-// d/dz_c = p_c (s_c - sum_k p_k s_k).
+// d/dz_c = p_c (s_c - sum_k p_k s_k), class by class for a tile of a row: planes may lie a power of two apart, and
+// vectors of all of them at a place would share few lines of the cache.
 template <class T>
 void softmax_backward(const LovaszAdjoint<T>& p, int64_t begin, int64_t end) {
   constexpr int L = Simd<T>::lanes;
   const Maps<T>& source = p.source;
-  const int64_t classes = source.c, plane = source.h * source.w, n = least(L, source.w);
-  for (int64_t i = begin; i < end; ++i) {
-    const int64_t image = i / source.h, row = i % source.h;
-    for (int64_t at = 0; at < source.w; at += L) {
-      const int64_t x = at + L <= source.w || source.w < L ? at : source.w - L;  // the last ones twice
-      const T* from = source.data + image * source.stride_n + row * source.stride_y + x;
-      const int64_t place = image * classes * plane + row * source.w + x;
-      V<T> most = load(from), sum = {}, mean = {};
-      for (int64_t c = 1; c < classes; ++c) most = maximum<T>(load(from + c * source.stride_c), most);
-      for (int64_t c = 0; c < classes; ++c) {
-        const V<T> term = exponential(load(from + c * source.stride_c) - most);
-        store(p.scratch + c * L, term);
-        sum += term;
-        mean += term * load_some(p.slope + place + c * plane, n);
+  const int64_t plane = source.h * source.w;
+  T *term = p.scratch, *slope = term + source.c * kTile;  // [c, kTile] each
+  T most[kTile], factor[kTile], mean[kTile];
+  const auto each = [&](int64_t n, const auto& use) {
+    for (int64_t c = 0; c < source.c; ++c)
+      for (int64_t x = 0; x < n; x += L) use(c, x, c * kTile + x);
+  };
+  for (int64_t i = begin; i < end; ++i)
+    for (int64_t x0 = 0; x0 < source.w; x0 += kTile) {
+      const int64_t image = i / source.h, row = i % source.h, n = least(kTile, source.w - x0);
+      const T* from = source.data + image * source.stride_n + row * source.stride_y + x0;
+      const int64_t place = image * source.c * plane + row * source.w + x0;
+      for (int64_t c = 0; c < source.c; ++c) {
+        copy_some(from + c * source.stride_c, n, term + c * kTile);
+        copy_some(p.slope + place + c * plane, n, slope + c * kTile);
       }
-      const V<T> inverse = T(1) / sum, factor = inverse * p.scale;
-      mean *= inverse;
-      for (int64_t c = 0; c < classes; ++c) {
-        const V<T> slope = load_some(p.slope + place + c * plane, n);
-        store_some(p.grad + place + c * plane, load(p.scratch + c * L) * factor * (slope - mean), n);
+      for (int64_t x = 0; x < n; x += L) {
+        store(most + x, load(term + x));
+        store(factor + x, V<T>{});
+        store(mean + x, V<T>{});
       }
+      each(n, [&](int64_t, int64_t x, int64_t at) { store(most + x, maximum<T>(load(term + at), load(most + x))); });
+      each(n, [&](int64_t, int64_t x, int64_t at) {
+        const V<T> e = exponential(load(term + at) - load(most + x));
+        store(term + at, e);
+        store(factor + x, load(factor + x) + e);
+        store(mean + x, load(mean + x) + e * load(slope + at));
+      });
+      for (int64_t x = 0; x < n; x += L) {
+        const V<T> inverse = T(1) / load(factor + x);
+        store(mean + x, load(mean + x) * inverse);
+        store(factor + x, inverse * p.scale);
+      }
+      each(n, [&](int64_t c, int64_t x, int64_t at) {
+        const V<T> g = load(term + at) * load(factor + x) * (load(slope + at) - load(mean + x));
+        store_some(p.grad + place + c * plane + x, g, n - x);
+      });
     }
-  }
 }
 
 void classes(const Classes& p, int64_t begin, int64_t end) {

@@ -86,7 +86,7 @@ struct LovaszAdjoint {  // ranges over n * h rows
   Maps<T> source;
   const T* slope;  // [n, c, h, w]
   T scale;         // gradient of the loss
-  T* scratch;      // [c, lanes], one per range
+  T* scratch;      // [2, c, kTile], one per range
   T* grad;         // [n, c, h, w]
 };
 
