@@ -86,6 +86,8 @@ GOALS = (
     Goal("dense_crf", "forward", 8, kinds=("binary_80_13", "batch_80_13"), threads=(1, 2), memory=1.5),
     Goal("permutohedral_filter", "forward", kinds=("photo_80_13", "photo_67_3")),
     Goal("gaussian_filter_2d", "forward", kinds=("voc",)),
+    Goal("region_statistics", "both", 10, memory=0.05),
+    Goal("lovasz_softmax", "both", 3),
 )
 MEANS = (Mean("atrous_conv2d", "forward", 1.7, _PACKED),)
 COSTS = tuple(

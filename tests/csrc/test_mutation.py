@@ -62,6 +62,15 @@ MAP, TERMS, SMOOTHNESS, UPDATE, FIELD, EXACT = (
     "dense_crf/field.h",
     "dense_crf/pairwise_kernel.cpp",
 )
+BLOCK, WALK, SUMS, SUMS_ADJOINT, PIXEL, SORT, MEAN = (
+    "upsample/block.h",
+    "upsample/adjoint.h",
+    "region_loss/statistics_kernel.cpp",
+    "region_loss/statistics_adjoint_kernel.cpp",
+    "region_loss/terms.h",
+    "region_loss/lovasz_kernel.cpp",
+    "region_loss/lovasz_cpu.cpp",
+)
 # File, expression, what it becomes.
 MUTANTS = (
     (
@@ -86,8 +95,8 @@ MUTANTS = (
     (SOFTMAX, "~(v <= best) & (best == best)", "~(v < best) & (best == best)"),
     (SOFTMAX, "(chosen - reference)", "chosen"),
     (SOFTMAX, "loss * (1 - p.smoothing)", "loss * (1 + p.smoothing)"),
-    (ADJOINT, "g * y.lower_weight[row]", "g * y.upper_weight[row]"),
-    (ADJOINT, "v * x.lower_weight[at]", "v * x.upper_weight[at]"),
+    (WALK, "g * y.lower_weight[row]", "g * y.upper_weight[row]"),
+    (WALK, "v * x.lower_weight[at]", "v * x.upper_weight[at]"),
     (ADJOINT, "exponential(-load(reference + at))", "exponential(load(reference + at))"),
     (ADJOINT, "top.fits[x / L] && bottom.fits[x / L]", "top.fits[x / L]"),
     (ADJOINT, "u * gb[k]", "u * ga[k]"),
@@ -176,6 +185,32 @@ MUTANTS = (
     (GAUSSIAN, "i < y ? y - i : i - y", "i < y ? y - i : y"),
     (GAUSSIAN, "row + v * L - k", "row + v * L - k + 1"),
     (GAUSSIAN, "y + p.rows.reach + 1", "y + p.rows.reach"),
+    (BLOCK, "exponential(load(value + i) - reference)", "exponential(reference - load(value + i))"),
+    (SUMS, "whole[i] += part[i]", "whole[i] = part[i]"),
+    (SUMS, "(T(1) - probability, s.gamma)", "(probability, s.gamma)"),
+    (SUMS, "logarithm(sum[j]) - logarithm(term)", "logarithm(sum[j])"),
+    (SUMS, "logarithm(total) - value", "logarithm(total)"),
+    (SUMS, "own[j] != Scalar(kIgnored) ? T(1) / sum[j]", "own[j] != Scalar(kIgnored + 1) ? T(1) / sum[j]"),
+    (SUMS, "hit ? of.q : of.p", "hit ? of.p : of.q"),
+    (SUMS, "mine != Scalar(kIgnored)", "mine == mine"),
+    (PIXEL, "positive ? log : log - z", "log"),
+    (PIXEL, "gamma * weight * log * own / other - weight", "gamma * weight * log * own / other"),
+    (PIXEL, "label - Scalar(first)", "label"),
+    (SUMS_ADJOINT, "mean + at, counted ? m + h", "mean + at, counted ? m"),
+    (SUMS_ADJOINT, "2 * run_count <= tile.y1 - tile.y0", "false"),
+    (SUMS_ADJOINT, "long_runs && top.fits[x / L] && bottom.fits[x / L]", "long_runs && top.fits[x / L]"),
+    (SUMS_ADJOINT, "squares * factor * factor", "squares * factor"),
+    (SUMS_ADJOINT, "hit ? of.q : -of.p", "hit ? of.q : of.p"),
+    (SUMS_ADJOINT, "load_lanes<T>(own + at) == Scalar(c)", "load_lanes<T>(own + at) != Scalar(c)"),
+    (SORT, "kMost - bits : 0", "bits : 0"),
+    (SORT, "to[place[digit(from[i].key, pass)]++] = from[i]", "to[i] = from[i]"),
+    (SORT, "(own[i] != kIgnored)", "(own[i] != kIgnored - 1)"),
+    (SORT, "before * joined", "before * before"),
+    (SORT, "least(n, 1)", "n"),
+    (SORT, "inside ? -step * share : step * share", "inside ? step * share : step * share"),
+    (SORT, "load(slope + at) - load(mean + x)", "load(slope + at) + load(mean + x)"),
+    (MEAN, "present ? c : classes", "classes"),
+    (MEAN, "double(all) / double(segments)", "double(all)"),
 )
 RUNNER = """
 import ctypes, json, sys, torch

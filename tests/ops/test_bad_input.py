@@ -239,6 +239,59 @@ def test_an_ignore_index_beyond_the_dtype_ignores_nothing(ignore_index: int) -> 
     assert ops.upsample_cross_entropy(x, target, ignore_index=ignore_index).isfinite()
 
 
+FULL, BINARY = torch.zeros(1, 3, 8, 10), torch.zeros(1, 1, 8, 10)
+REGION = {"region_statistics": X, "lovasz_softmax": FULL, "lovasz_hinge": BINARY}
+
+
+@pytest.mark.parametrize(
+    "op, changes, words",
+    [
+        ("region_statistics", {"activation": "relu"}, ["activation must", "'relu'"]),
+        ("region_statistics", {"activation": None}, ["activation must", "None"]),
+        ("region_statistics", {"gamma": -0.5}, ["gamma must", "-0.5"]),
+        ("region_statistics", {"gamma": float("nan")}, ["gamma must", "nan"]),
+        ("region_statistics", {"gamma": float("inf")}, ["gamma must", "inf"]),
+        ("region_statistics", {"gamma": "2"}, ["gamma must", "'2'"]),
+        ("region_statistics", {"logits": torch.zeros(1, 0, 4, 5)}, ["logits must", "[1, 0, 4, 5]"]),
+        ("region_statistics", {"logits": torch.zeros(1, 3, 0, 5)}, ["logits must have pixels", "[1, 3, 0, 5]"]),
+        ("region_statistics", {"logits": X.int()}, ["logits must", "torch.int32"]),
+        ("region_statistics", {"logits": X.to("meta")}, ["target must", "got cpu"]),
+        ("lovasz_softmax", {"classes": "some"}, ["classes must", "'some'"]),
+        ("lovasz_softmax", {"logits": X}, ["logits must have the shape of target", "[1, 3, 4, 5]", "[1, 8, 10]"]),
+        ("lovasz_softmax", {"logits": FULL[:, :0]}, ["logits must", "[1, 0, 8, 10]"]),
+        ("lovasz_softmax", {"logits": FULL.to("meta")}, ["target must", "got cpu"]),
+        ("lovasz_hinge", {"logits": FULL}, ["logits must be [N, 1, H, W]", "[1, 3, 8, 10]"]),
+        ("lovasz_hinge", {"logits": None}, ["logits must", "NoneType"]),
+        *((op, {"target": TARGET.float()}, ["target must", "torch.float32"]) for op in REGION),
+        *((op, {"target": TARGET[0]}, ["target must", "[8, 10]"]) for op in REGION),
+        *((op, {"target": TARGET.expand(2, 8, 10)}, ["logits must"]) for op in REGION),
+        *((op, {"ignore_index": 2**31}, ["ignore_index must", str(2**31)]) for op in REGION),
+    ],
+)
+def test_region_losses(op: str, changes: dict[str, Any], words: list[str]) -> None:
+    arguments = {"logits": REGION[op], "target": TARGET, **changes}
+    refuses(ValueError, [f"fastseg::{op}", *words], getattr(ops, op), **arguments)
+
+
+@pytest.mark.parametrize("isa", testing.isas())
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("place", [(0, 0, 0), (0, 3, 7), (1, 99, 100)])
+def test_a_label_that_a_region_loss_does_not_know(place: tuple[int, int, int], backend: str, isa: str) -> None:
+    target = torch.zeros(2, 100, 101, dtype=torch.int32)
+    target[1, 99, 100] = -5
+    target[place] = 7
+    low, full = torch.zeros(2, 3, 10, 10), torch.zeros(2, 3, 100, 101)
+    torch.set_num_threads(2)
+    words = ["target must", "got 7", str(list(place))]
+    with testing.use_isa(isa), fastseg.backend(backend):
+        refuses(RuntimeError, ["[0, 3)", *words], ops.region_statistics, low, target)
+        refuses(RuntimeError, ["[0, 3)", *words], ops.region_statistics, low, target, activation="sigmoid")
+        refuses(RuntimeError, ["[0, 2)", *words], ops.region_statistics, low[:, :1], target, activation="sigmoid")
+        refuses(RuntimeError, ["[0, 1)", *words], ops.region_statistics, low[:, :1], target)
+        refuses(RuntimeError, ["[0, 3)", *words], ops.lovasz_softmax, full, target)
+        refuses(RuntimeError, ["[0, 2)", *words], ops.lovasz_hinge, full[:, :1], target)
+
+
 COUNTS = torch.zeros(3, 3, dtype=torch.int64)
 RAW: dict[str, Callable[[Any], Any]] = {
     "bilinear": lambda raw: raw.upsample_bilinear(X[0], 8, 10, False),
@@ -250,6 +303,11 @@ RAW: dict[str, Callable[[Any], Any]] = {
     "softmax backward": lambda raw: raw.upsample_softmax_backward(X, X[:, :2], 4, 5, False),
     "matrix target": lambda raw: raw.confusion_matrix(TARGET, TARGET[:, :4], COUNTS, 255),
     "matrix out": lambda raw: raw.confusion_matrix(TARGET, TARGET, COUNTS[:, :2], 255),
+    "sums target": lambda raw: raw.region_statistics(X, TARGET[0], False, None, 255, False),
+    "sums grad": lambda raw: raw.region_statistics_backward(X[0, :, :, 0], X, TARGET, False, None, 255, False),
+    "Lovász size": lambda raw: raw.lovasz_softmax(X, TARGET, 255, True, False),
+    "Lovász slope": lambda raw: raw.lovasz_softmax_backward(X.sum(), FULL, X),
+    "hinge classes": lambda raw: raw.lovasz_hinge(FULL, TARGET, 255, True),
     "matrix classes": lambda raw: raw.upsample_confusion_matrix(X, TARGET, COUNTS[:2, :2].clone(), 255, False),
 }
 

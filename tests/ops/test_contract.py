@@ -32,6 +32,8 @@ ONCE = (
     "gaussian_filter_gradient",
     "permutohedral_lattice",
     "permutohedral_diagonal",
+    "region_statistics_backward",
+    "lovasz_softmax_backward",
 )
 # Ops of which PyTorch computes a part, a mean or a gradient's sum for example, that Inductor adds up in another order.
 COMPOSED = ("ksac_conv2d_train", "aspp_conv2d", "separable_atrous_conv2d", "dense_crf")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastseg import testing
-from fastseg.testing.cases import confusion, upsample
+from fastseg.testing.cases import confusion, region_loss, upsample
 
 EXTENT = st.sampled_from([1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 33, 64, 67])
 FEW_OR_MANY = st.sampled_from([1, 2, 3, 7, 16, 19, 21, 33, 150, 255, 256])
@@ -103,6 +103,42 @@ def test_cross_entropy(
 @given(calls())
 def test_confusion_matrix(call: dict[str, Any]) -> None:
     agree("confusion_matrix", confusion.from_logits, (), confusion.band, call)
+
+
+@given(
+    calls(),
+    st.sampled_from(["softmax", "sigmoid"]),
+    st.sampled_from([None, 0.0, 0.5, 1.0, 2.0, 3.5]),
+    st.sampled_from([torch.int16, torch.int32, torch.int64]),
+)
+def test_region_statistics(call: dict[str, Any], activation: str, gamma: float | None, labels: torch.dtype) -> None:
+    n, classes, h, w = call["shape"]
+    call["shape"] = (n, max(classes, 2) if activation == "softmax" else classes, h, w)  # as for cross-entropy
+    options = {"activation": activation, "gamma": gamma, "labels_dtype": labels, "ignore_index": -7}
+    agree("region_statistics", region_loss.truths, (0,), None, call, **options)
+
+
+@given(
+    st.tuples(st.integers(0, 3), st.integers(1, 21), st.integers(0, 40) | EXTENT, EXTENT),
+    st.sampled_from(["lovasz_softmax", "lovasz_hinge"]),
+    st.booleans(),
+    st.sampled_from(["present", "all"]),
+    calls(),
+)
+def test_lovasz(shape: tuple[int, int, int, int], op: str, per_image: bool, classes: str, call: dict[str, Any]) -> None:
+    """The loss, which no order of equal errors changes; their steps, and so the gradient, are of any order."""
+    n, count, h, w = shape
+    hinge = op == "lovasz_hinge"
+    options: dict[str, Any] = {"hinge": True} if hinge else {"classes": classes}
+    options |= {"per_image": per_image, "ignore_index": -7, "labels_dtype": torch.int16}
+    make = region_loss.truths((n, 1 if hinge else count, h, w), (h, w), call["kind"], **options)
+    case = testing.Case(op, f"fuzz {shape} {options} {call}", make, exponential=not hinge)
+    torch.set_num_threads(call["threads"])
+    with testing.use_isa(call["isa"]):
+        got = testing.run(case, call["dtype"], call["layout"])
+    torch.set_num_threads(1)
+    testing.judge(case, call["dtype"], got)
+    testing.assert_paths(got, testing.expected_path(call["isa"]))
 
 
 @pytest.mark.parametrize("op", ["upsample_bilinear", "upsample_argmax"])

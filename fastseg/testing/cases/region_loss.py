@@ -5,14 +5,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ... import ops
 from ..case import Case, Inputs
-from ..data_errors import DataError
 from ..layouts import with_layout
 from ..signals import KINDS, labels, logits
-from .upsample import GEOMETRY, MISLABELLED, SUMS, Make, mislabelled
+from .upsample import GEOMETRY, SUMS, Make
 
 STATISTICS, SOFTMAX, HINGE = "region_statistics", "lovasz_softmax", "lovasz_hinge"
 FINITE = ("smooth", "noise", "wide", "masked", "ties", "constant")
@@ -25,15 +22,16 @@ def truths(
     *,
     labels_dtype: torch.dtype = torch.uint8,
     absent: int = 0,
+    hinge: bool = False,
     all_ignored: bool = False,
     **options: Any,
 ) -> Make:
     """Arguments (logits, target) and the options; about one label in ten is ignored, the last `absent` classes are not
-    there, and of a single class that stands against the rest labels are 0 or 1."""
+    there, and of a single class that stands against the rest, in a `hinge` say, labels are 0 or 1."""
 
     def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
         n, classes = shape[:2]
-        binary = classes == 1 and options.get("activation", "sigmoid") == "sigmoid"
+        binary = classes == 1 and (hinge or options.get("activation") == "sigmoid")
         ignore = options.get("ignore_index", 255)
         target = labels((n, *size), classes + binary - absent, labels_dtype, seed + 1, ignore)
         if all_ignored:
@@ -56,7 +54,7 @@ def _statistics(id: str, make: Make, *tags: str, grad: tuple[int, ...] = (0,)) -
 
 def _sums(activation: str, **options: Any) -> Iterator[Case]:
     """Every size, with and without align_corners; several numbers of classes; every kind of values."""
-    build = partial(truths, activation=activation, **options)
+    build: Callable[..., Make] = partial(truths, activation=activation, **options)
     for name, shape, size, tag in GEOMETRY:
         yield _statistics(f"{activation}_{name}", build(shape, size), tag)
         aligned = build(shape, size, align_corners=True)
@@ -76,7 +74,7 @@ def _sums(activation: str, **options: Any) -> Iterator[Case]:
 def _options() -> Iterator[Case]:
     shape, size = (2, 7, 6, 9), (23, 35)
     for activation in ("softmax", "sigmoid"):
-        build = partial(truths, shape, size, activation=activation)
+        build: Callable[..., Make] = partial(truths, shape, size, activation=activation)
         for gamma in (None, 0.0, 0.5, 1.0, 5.0):
             yield _statistics(f"{activation}_gamma_{gamma}", build(gamma=gamma), "odd" if gamma == 0.5 else "")
         yield _statistics(f"{activation}_ignore_inside", build(gamma=2.0, ignore_index=3))
@@ -100,11 +98,12 @@ def _sorted(op: str, id: str, make: Make, *tags: str, grad: tuple[int, ...] = (0
 
 
 def _lovasz() -> Iterator[Case]:
-    def build(shape: tuple[int, int, int, int], *args: Any, **options: Any) -> Make:
+    def sized(shape: tuple[int, int, int, int], *args: Any, **options: Any) -> Make:
         return truths(shape, shape[2:], *args, **options)
 
     for op, classes in ((SOFTMAX, 5), (HINGE, 1)):
         row: Callable[..., Case] = partial(_sorted, op)
+        build: Callable[..., Make] = partial(sized, hinge=op == HINGE)
         yield row("square", build((2, classes, 9, 9)), "smoke")
         yield row("ragged", build((2, classes, 7, 37)), "smoke")
         yield row("one_loss", build((3, classes, 6, 19), per_image=False), "odd")
@@ -127,26 +126,14 @@ def _lovasz() -> Iterator[Case]:
         yield row("no_batch", build((0, classes, 4, 5)), "degenerate")
         yield row("no_pixels", build((1, classes, 0, 5)), "degenerate")
     for absent in (0, 2):
-        for classes in ("present", "all"):
+        for which in ("present", "all"):
             for per_image in (False, True):
-                make = build((2, 5, 8, 11), absent=absent, classes=classes, per_image=per_image)
-                yield _sorted(SOFTMAX, f"{classes}_{absent}_{per_image}", make)
+                make = sized((2, 5, 8, 11), absent=absent, classes=which, per_image=per_image)
+                yield _sorted(SOFTMAX, f"{which}_{absent}_{per_image}", make)
     for count in (2, 21, 150):
-        yield _sorted(SOFTMAX, f"c{count}", build((1, count, 8, 9)))
+        yield _sorted(SOFTMAX, f"c{count}", sized((1, count, 8, 9)))
     for kind in ("smooth", "noise"):
-        yield _sorted(SOFTMAX, f"cityscapes_{kind}", build((1, 19, 512, 1024), kind), "bench", "paper")
+        yield _sorted(SOFTMAX, f"cityscapes_{kind}", sized((1, 19, 512, 1024), kind), "bench", "paper")
 
 
-def _wrong(device: str, value: int, op: str, **options: Any) -> Callable[[], Tensor]:
-    x, _, bad = mislabelled(device, value)
-    full = x if op == STATISTICS else torch.zeros(2, options.pop("channels", 3), *bad.shape[1:], device=device)
-    return lambda: getattr(ops, op)(full, bad, ignore_index=100, **options)
-
-
-DATA_ERRORS = (
-    DataError("sums", "target", partial(_wrong, op=STATISTICS), **MISLABELLED),
-    DataError("sums of sigmoids", "target", partial(_wrong, op=STATISTICS, activation="sigmoid"), **MISLABELLED),
-    DataError("Lovász loss", "target", partial(_wrong, op=SOFTMAX), **MISLABELLED),
-    DataError("Lovász hinge", "target", partial(_wrong, op=HINGE, channels=1), **MISLABELLED),
-)
 CASES: tuple[Case, ...] = (*_sums("softmax", gamma=2.0), *_sums("sigmoid", gamma=2.0), *_options(), *_lovasz())
