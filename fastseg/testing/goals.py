@@ -143,6 +143,14 @@ REASONS = {
     ("dense_crf", "built_80_13"): _CELLS,
     ("dense_crf", "voc_67_3"): _BLUR,
     ("dense_crf", "binary_80_13"): "Both lattices take as long to build as for 21 labels: nearly half of the time.",
+    (
+        "region_statistics",
+        "",
+    ): "Exponentials, and sums of each class, forward and once more backward, bind it; memory does not.",
+    (
+        "lovasz_softmax",
+        "",
+    ): "Each pass of the sort moves every error and its place, which no cache near the core holds.",
     ("global_conv2d", ""): "Transforms of x and of the weights weigh beside so few products.",
 }
 
