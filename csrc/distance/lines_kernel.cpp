@@ -92,13 +92,22 @@ struct Asked {
   }
 };
 
+// The labels at q, where there are any.
+template <class T, bool kLabels>
+inline auto own_labels(const int32_t* label, int64_t q) {
+  if constexpr (kLabels)
+    return label_lanes<T>(label + q * kStrip);
+  else
+    return 0;
+}
+
 // One vector of lines. Returns false where it needs too many steps.
 template <class T, bool kLargest, bool kLabels>
 bool search(const T* f, const int32_t* label, int64_t n, const T* offset, const Asked& asked, T* out) {
   using F = Vec<T>;
   const auto steps = [&](int64_t q) {
     F best = at(f + q * kStrip);
-    [[maybe_unused]] const auto own = label_lanes<T>(label + (kLabels ? q * kStrip : 0));
+    [[maybe_unused]] const auto own = own_labels<T, kLabels>(label, q);
     const auto seen = [&](int64_t i) {
       const F v = at(f + i * kStrip);
       if constexpr (!kLabels)
@@ -138,7 +147,7 @@ void search_sites(const double* f, const int64_t* site, const int32_t* label, in
   for (int64_t q = 0; q < n; ++q) {
     F best = load(f + q * kStrip);
     S chosen = load_lanes<double>(site + q * kStrip);
-    [[maybe_unused]] const S own = label_lanes<double>(label + (kLabels ? q * kStrip : 0));
+    [[maybe_unused]] const auto own = own_labels<double, kLabels>(label, q);
     const auto look = [&](int64_t i, int64_t d) {
       F v = load(f + i * kStrip);
       S s = load_lanes<double>(site + i * kStrip);

@@ -71,6 +71,13 @@ BLOCK, WALK, SUMS, SUMS_ADJOINT, PIXEL, SORT, MEAN = (
     "region_loss/lovasz_kernel.cpp",
     "region_loss/lovasz_cpu.cpp",
 )
+LINES, OUTLINES, SURFACES, POINTS, CURVE = (
+    "distance/lines_kernel.cpp",
+    "distance/surface_kernel.cpp",
+    "distance/surface_cpu.cpp",
+    "distance/points_kernel.cpp",
+    "distance/points_cpu.cpp",
+)
 # File, expression, what it becomes.
 MUTANTS = (
     (
@@ -211,6 +218,24 @@ MUTANTS = (
     (SORT, "load(slope + at) - load(mean + x)", "load(slope + at) + load(mean + x)"),
     (MEAN, "present ? c : classes", "classes"),
     (MEAN, "1.0 / double(all) / double(segments)", "1.0 / double(all)"),
+    (LINES, "label_lanes<T>(label + i * kStrip) == own ? v : F{}", "v"),
+    (LINES, "seen(q + d)", "seen(q - d)"),
+    (LINES, "best > offset[d]", "best > offset[d] * 4"),
+    (LINES, "(v == best) & (s < chosen)", "(v == best) & (s > chosen)"),
+    (LINES, "(h - height_[size_ - 1]) / double(place - v)", "(h - height_[size_ - 1])"),
+    (LINES, "start_[k + 1] < double(q)", "start_[k + 1] < double(q - 1)"),
+    (LINES, "(n + 1) / 2", "n / 2"),
+    (LINES, "(v - kOnes) & ~v & kHigh", "(v - kOnes) & kHigh"),
+    (OUTLINES, "c[x + columns]", "c[x - columns]"),
+    (OUTLINES, "c[x + around]", "c[x - around]"),
+    (OUTLINES, "a[x] << 3 | a[x + 1] << 2", "a[x] << 2 | a[x + 1] << 3"),
+    (OUTLINES, "p.values[i] <= p.trusted", "true"),
+    (SURFACES, "job_.measure.offset(1, limit)", "4 * job_.measure.offset(1, limit)"),
+    (SURFACES, "job_.weights[s.code[i]]", "job_.weights[s.code[i] / 2]"),
+    (POINTS, "order[l] < nearest", "order[l] > nearest"),
+    (POINTS, "further <= best", "further <= best / 16"),
+    (POINTS, "i > found->query", "i < found->query"),
+    (CURVE, "std::max(left[dims_], right[dims_])", "left[dims_]"),
 )
 RUNNER = """
 import ctypes, json, sys, torch
