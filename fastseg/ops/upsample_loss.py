@@ -66,6 +66,23 @@ def upsample_cross_entropy(
         ...                               torch.zeros(2, 256, 512, dtype=torch.uint8))
         >>> loss.backward()
     """
+    loss, _ = cross_entropy_and_weight(
+        logits, target, weight, pixel_weight, ignore_index, label_smoothing, reduction, align_corners
+    )
+    return loss
+
+
+def cross_entropy_and_weight(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    ignore_index: int | None,
+    label_smoothing: float,
+    reduction: str,
+    align_corners: bool,
+) -> tuple[Tensor, Tensor]:
+    """`upsample_cross_entropy`, and the sum of the weights that `mean` divides by, whatever the reduction."""
     name = "upsample_cross_entropy"
     target = checked_target(name, target)
     checked_maps(name, "logits", logits, target.shape[1:])
@@ -90,8 +107,8 @@ def upsample_cross_entropy(
     ignored = checked_ignore_index(name, ignore_index, logits.shape[1])
     check_devices(name, logits, target=target, weight=weight, pixel_weight=pixel_weight)
     options = (ignored, smoothing, reference.REDUCTIONS.index(reduction), align_corners)
-    loss, _, _ = call(name, logits, target, weight, pixel_weight, *options)
-    return loss
+    loss, _, total = call(name, logits, target, weight, pixel_weight, *options)
+    return loss, total
 
 
 def _fake(logits: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
