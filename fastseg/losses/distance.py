@@ -176,13 +176,15 @@ def hausdorff_erosion(
     with without_autocast(p):
         error = (p - y).square().masked_fill(~valid, 0)
         total = torch.zeros_like(error)
-        for k in range(1, erosions + 1 if error.numel() else 1):
+        for k in range(1, erosions + 1):
             error = _eroded(error, valid)
             total = total + error * k**alpha
         return _reduced(name, total, valid, include_background, weight, reduction)
 
 
 def _eroded(error: Tensor, valid: Tensor) -> Tensor:
+    if not error.numel():  # which has no maximum
+        return error
     height, width = error.shape[2:]
     wide = F.pad(error, (1, 1, 1, 1))
     cross = error + wide[..., :height, 1:-1] + wide[..., 2:, 1:-1] + wide[..., 1:-1, :width] + wide[..., 1:-1, 2:]
