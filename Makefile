@@ -56,11 +56,11 @@ $(VENV)/built: $(VENV)/installed $(NATIVE)
 	$(VENV)/bin/python setup.py -q build_ext --inplace
 	touch $@
 
-# The library in the tree serves this environment too. torchvision would ask for its own torch.
+# The library in the tree serves this environment too. These would ask for their own torch.
 $(PARITY)/installed: $(VENV)/built
 	test -x $(PARITY)/bin/python || $(PYTHON) -m venv $(PARITY)
 	$(PARITY)/bin/python $(PIP_INSTALL) setuptools wheel torch
-	$(PARITY)/bin/python $(PIP_INSTALL) --no-deps torchvision
+	$(PARITY)/bin/python $(PIP_INSTALL) --no-deps torchvision monai kornia kornia-rs
 	$(PARITY)/bin/python $(PIP_INSTALL) pydensecrf2 scikit-learn segmentation-models-pytorch timm
 	FASTSEG_NATIVE=0 $(PARITY)/bin/python $(PIP_INSTALL) --no-build-isolation -e ".[demo,test,train]"
 	touch $@

@@ -5,7 +5,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from fastseg.losses.region import NORMALIZERS, REDUCTIONS, check_weight, quotient, read
+from fastseg.losses.region import NORMALIZERS, REDUCTIONS, check_reading, check_weight, quotient, read
 from fastseg.losses.statistics import Reading, RegionStatistics
 from fastseg.ops.arguments import checked_choice, checked_float, checked_ignore_index, wide_dtype, widened
 from fastseg.ops.upsample_loss import cross_entropy_and_weight
@@ -60,6 +60,7 @@ def cross_entropy(
     name = "cross_entropy"
     checked_choice(name, "normalizer", normalizer, NORMALIZERS)
     checked_choice(name, "reduction", reduction, REDUCTIONS)
+    check_reading(name, reading)
     per_pixel = {"pixel_weight": pixel_weight is not None, "label_smoothing": bool(label_smoothing),
                  "ohem": ohem is not None, "reduction": reduction == "none"}  # fmt: skip
     if not _has_labels(logits, target, reading):
@@ -72,7 +73,7 @@ def cross_entropy(
         return _reduced(name, s, loss if negative is None else loss + negative, weight, normalizer, reduction)
     assert isinstance(logits, Tensor) and target is not None
     ignore_index = reading.get("ignore_index")
-    wide = logits.to(wide_dtype(logits.dtype))
+    wide = logits.to(wide_dtype(logits.dtype)) if logits.is_floating_point() else logits
     each = "none" if ohem is not None or reduction == "none" else "sum"
     loss, total = cross_entropy_and_weight(
         wide, target, weight, pixel_weight, ignore_index, label_smoothing, each, reading.get("align_corners", False)

@@ -109,6 +109,11 @@ def mean_of(values: Tensor, counted: Tensor) -> Tensor:
     return quotient(torch.where(counted, values, 0.0).sum(), counted.sum().to(values.dtype))
 
 
+def check_reading(name: str, reading: Any) -> None:
+    if unknown := sorted(reading.keys() - Reading.__annotations__.keys()):
+        raise TypeError(f"fastseg::{name}: options must be among those in its documentation, got {', '.join(unknown)}")
+
+
 def read(
     name: str, logits: Tensor | RegionStatistics, target: Tensor | None, gamma: float | None = None, **reading: Any
 ) -> RegionStatistics:
@@ -120,9 +125,7 @@ def read(
         if gamma is not None and logits.gamma != gamma:
             raise ValueError(f"fastseg::{name}: gamma must be that of the statistics, {logits.gamma}, got {gamma}")
         return logits
-    unknown = sorted(reading.keys() - Reading.__annotations__.keys())
-    if unknown:
-        raise TypeError(f"fastseg::{name}: options must be among those of Options, got {', '.join(unknown)}")
+    check_reading(name, reading)
     if target is None:
         raise ValueError(f"fastseg::{name}: target must be given with logits, got None")
     return statistics(logits, target, gamma=gamma, **reading)

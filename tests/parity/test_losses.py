@@ -72,6 +72,7 @@ INPUTS = {
 @pytest.mark.parametrize("theirs, ours", ROWS, ids=[theirs for theirs, _ in ROWS])
 def test_the_same_number_and_gradient(theirs: str, ours: str, kind: str) -> None:
     names = INPUTS[kind]
+
     def run(expression: str, space: dict[str, Any]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         z, b = (names[name].clone().requires_grad_() for name in ("z", "b"))
         value = eval(expression, {**names, "z": z, "b": b, **space})
