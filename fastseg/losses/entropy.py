@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fastseg.losses.region import NORMALIZERS, REDUCTIONS, check_reading, check_weight, quotient, read
-from fastseg.losses.statistics import Reading, RegionStatistics
-from fastseg.ops.arguments import checked_choice, checked_float, checked_ignore_index, wide_dtype, widened
+from fastseg.losses.statistics import Reading, RegionStatistics, counted
+from fastseg.ops.arguments import checked_choice, checked_float, wide_dtype
 from fastseg.ops.upsample_loss import cross_entropy_and_weight
 
 
@@ -79,21 +79,17 @@ def cross_entropy(
         wide, target, weight, pixel_weight, ignore_index, label_smoothing, each, reading.get("align_corners", False)
     )
     if ohem is not None:
-        return _hardest(name, loss, _valid(name, target, ignore_index, logits.shape[1]), ohem, reduction)
+        return _hardest(name, loss, counted(name, target, ignore_index, logits.shape[1]), ohem, reduction)
     if reduction != "mean":
         return loss
     if normalizer == "count":
-        total = _valid(name, target, ignore_index, logits.shape[1]).sum()
+        total = counted(name, target, ignore_index, logits.shape[1]).sum()
     return quotient(loss, total.to(loss.dtype))
 
 
 def _has_labels(logits: Tensor | RegionStatistics, target: Tensor | None, reading: Reading) -> bool:
     labels = isinstance(logits, Tensor) and isinstance(target, Tensor) and target.dim() == 3
     return labels and reading.get("activation", "softmax") == "softmax"
-
-
-def _valid(name: str, target: Tensor, ignore_index: int | None, classes: int) -> Tensor:
-    return widened(target).long() != checked_ignore_index(name, ignore_index, classes)
 
 
 def _hardest(name: str, loss: Tensor, valid: Tensor, share: float, reduction: str) -> Tensor:

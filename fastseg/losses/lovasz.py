@@ -4,8 +4,8 @@ from torch import Tensor
 
 from fastseg import ops
 from fastseg.losses.region import quotient
+from fastseg.losses.statistics import counted
 from fastseg.ops.arguments import (
-    checked_ignore_index,
     checked_maps,
     checked_target,
     wide_dtype,
@@ -91,6 +91,5 @@ def _full(name: str, logits: Tensor, target: Tensor, align_corners: bool) -> Ten
 
 def _of_images(name: str, loss: Tensor, target: Tensor, ignore_index: int | None, classes: int) -> Tensor:
     """The mean over the images that have pixels, of one over all images."""
-    ignored = checked_ignore_index(name, ignore_index, classes)
-    some = (checked_target(name, target).long() != ignored).flatten(1).any(1).sum().to(loss.dtype)
+    some = counted(name, target, ignore_index, classes).flatten(1).any(1).sum().to(loss.dtype)
     return quotient(loss * len(target), some)

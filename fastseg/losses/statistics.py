@@ -130,8 +130,7 @@ def statistics(
     ).unbind(2)
     tp, predicted, squared, positives, entropy, focal, *negative = sums
     if logits.shape[1] == 1 and activation == "sigmoid":
-        ignored = checked_ignore_index(name, ignore_index, 1)
-        pixels = (widened(target).long() != ignored).sum((1, 2)).to(tp.dtype)
+        pixels = counted(name, target, ignore_index, 1).sum((1, 2)).to(tp.dtype)
     else:  # every pixel has one class
         pixels = positives.sum(1)
     some = gamma is not None
@@ -139,6 +138,14 @@ def statistics(
         tp, predicted, squared, positives, positives, entropy, focal if some else None, pixels, activation, gamma,
         negative[0] if negative else None, negative[1] if negative and some else None,
     )  # fmt: skip
+
+
+def counted(name: str, labels: Tensor, ignore_index: int | None, classes: int) -> Tensor:
+    """Where labels [N, H, W] are not `ignore_index`."""
+    labels = checked_target(name, labels)
+    ignored, held = checked_ignore_index(name, ignore_index, classes), torch.iinfo(labels.dtype)
+    # A scalar beyond the dtype would wrap in the comparison.
+    return labels != ignored if held.min <= ignored <= held.max else torch.ones_like(labels, dtype=torch.bool)
 
 
 def probabilities(logits: Tensor, size: Any, activation: str, align_corners: bool = False) -> Tensor:
@@ -158,13 +165,12 @@ def masks(
     """
     dtype, classes = wide_dtype(logits.dtype), logits.shape[1]
     if target.dim() == 3:
-        labels = checked_target(name, target)[:, None].long()
-        ignored = checked_ignore_index(name, ignore_index, classes)
+        valid = counted(name, target, ignore_index, classes)[:, None]
+        value = checked_target(name, target)[:, None].long()
         binary = classes == 1 and activation == "sigmoid"
-        asked = torch.arange(1, 2) if binary else torch.arange(classes)
-        y, (low, high) = (labels == asked.to(labels.device).view(1, -1, 1, 1)).to(dtype), (0, 2 if binary else classes)
-        valid = labels != ignored
-        bad, value = valid & ((labels < low) | (labels >= high)), labels
+        low, high = 0, 2 if binary else classes
+        asked = torch.arange(int(binary), high, device=value.device).view(1, -1, 1, 1)
+        y, bad = (valid & (value == asked)).to(dtype), valid & ((value < low) | (value >= high))
     else:
         ignored = checked_ignore_index(name, ignore_index, 1)
         value = widened(target).to(dtype)

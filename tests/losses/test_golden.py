@@ -121,13 +121,6 @@ def test_four_probabilities_by_hand() -> None:
     assert both.item() == pytest.approx((foreground + background).item() / 2, abs=1e-6)
 
 
-def test_the_weights_of_classes_are_normalised_or_not() -> None:
-    """mmseg does not: 40 where torch says 200."""
-    z, y, w = torch.tensor([100.0, -100.0]).view(1, 2, 1, 1), torch.ones(1, 1, 1).long(), torch.tensor([0.8, 0.2])
-    assert losses.cross_entropy(z, y, weight=w) == 200
-    assert losses.cross_entropy(z, y, weight=w, normalizer="count") == 40
-
-
 def test_the_hausdorff_loss_of_four_pixels() -> None:
     z, y = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])[None, None], torch.tensor([[1, 0], [1, 1]])[None]
     got = losses.hausdorff_dt(z.double(), y, activation="sigmoid")

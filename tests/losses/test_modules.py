@@ -105,6 +105,12 @@ def test_a_sum_is_a_module() -> None:
         criterion * criterion  # type: ignore[operator]
 
 
+def test_a_sum_compiles_without_a_break() -> None:
+    criterion = losses.DiceLoss(weight=WEIGHT) + 0.5 * losses.FocalLoss() + losses.CrossEntropyLoss()
+    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(LOGITS, LABELS), criterion(LOGITS, LABELS))
+
+
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("dice", {"average": "macro"}, r"fastseg::dice: average must be one of class, sample, micro, got 'macro'"),
     ("dice", {"absent": None}, r"fastseg::dice: absent must be one of skip, keep, zero, got None"),
