@@ -174,7 +174,7 @@ def hausdorff_erosion(
         raise ValueError(f"fastseg::{name}: erosions must be a whole number of at least 1, got {erosions!r}")
     p, y, valid = _maps(name, logits, target, activation, ignore_index, align_corners)
     with without_autocast(p):
-        error = (p - y).square().masked_fill(~valid, 0)
+        error = (p - y).square()  # 0 where ignored, as both are
         total = torch.zeros_like(error)
         for k in range(1, erosions + 1):
             error = _eroded(error, valid)

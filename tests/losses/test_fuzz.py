@@ -235,3 +235,59 @@ def test_border_weights(height: int, width: int, instances: int, seed: int, sigm
     got = losses.border_weight_map(labels, sigma=sigma)
     # float32: an exponent of x is known to x times its round-off, and x passes 87 only where the weight is 0.
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-37)
+
+
+def eroded(error: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:
+    """One erosion of the errors of the pixels that count; others are 0, as what is beyond the image."""
+    cross = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
+    out = {(y, x): max(sum(error.get((y + v, x + u), 0.0) for v, u in cross) / 5 - 0.5, 0.0) for y, x in error}
+    least, most = min(out.values()), max(out.values())
+    return {at: (e - least) / (most - least) for at, e in out.items()} if most > least else out
+
+
+@given(calls(), st.integers(1, 3), st.booleans())
+def test_erosions(call: tuple[Tensor, Tensor, str], erosions: int, wrong: bool) -> None:
+    logits, labels, activation = call
+    if wrong:  # everywhere, so that the least error is not 0
+        logits, activation = torch.full_like(logits[:, :1], 3.0), "sigmoid"
+        labels = torch.where(labels == IGNORE, IGNORE, 0)
+    full = F.interpolate(logits, size=labels.shape[1:], mode="bilinear")
+    p = full.softmax(1) if activation == "softmax" else full.sigmoid()
+    kinds = [1] if logits.shape[1] == 1 and activation == "sigmoid" else range(logits.shape[1])
+    terms = []
+    for image, truth in zip(p, labels, strict=True):
+        places = [tuple(at) for at in (truth != IGNORE).nonzero().tolist()]
+        for q, kind in zip(image, kinds, strict=True):
+            error = {at: (q[at].item() - (truth[at].item() == kind)) ** 2 for at in places}
+            total = 0.0
+            for k in range(1, erosions + 1 if places else 1):
+                error = eroded(error)
+                total += k**2 * math.fsum(error.values())
+            terms.extend([total / len(places)] if places else [])
+    got = losses.hausdorff_erosion(logits, labels, activation=activation, erosions=erosions, ignore_index=IGNORE)
+    # Where the largest and the least error are nearly the same, their difference has fewer digits than they have.
+    torch.testing.assert_close(
+        got, torch.tensor(math.fsum(terms) / max(len(terms), 1), dtype=torch.float64), rtol=1e-6, atol=1e-9
+    )
+
+
+@given(calls(), st.sampled_from(["class", "sample"]), st.sampled_from(["skip", "keep"]), st.sampled_from([0, 1, 2]))
+def test_generalized_dice(call: tuple[Tensor, Tensor, str], average: str, absent: str, exponent: int) -> None:
+    logits, labels, activation = call
+    images = pixels(logits, labels, activation)
+    values = []
+    for members in [[pixel for image in images for pixel in image]] if average == "class" else images:
+        tp, p, t = ([math.fsum(f(q[c], y[c]) for q, y in members) for c in range(logits.shape[1])]
+                    for f in (lambda q, y: q * y, lambda q, y: q, lambda q, y: y))  # fmt: skip
+        w = [1 / size**exponent if size else None for size in t]
+        largest = max((x for x in w if x is not None), default=0.0)
+        w = [(largest if absent == "keep" else 0.0) if x is None else x for x in w]
+        below = math.fsum(v * (a + b) for v, a, b in zip(w, p, t, strict=True)) + 1e-5
+        score = (2 * math.fsum(v * a for v, a in zip(w, tp, strict=True)) + 1e-5) / below
+        if members and (absent == "keep" or any(t)):
+            values.append(1 - score)
+    got = losses.generalized_dice(
+        logits, labels, activation=activation, ignore_index=IGNORE, average=average, absent=absent,
+        class_weight=("uniform", "simple", "square")[exponent], smooth_numerator=1e-5, smooth_denominator=1e-5,
+    )  # fmt: skip
+    torch.testing.assert_close(got, torch.tensor(math.fsum(values) / max(len(values), 1), dtype=torch.float64), **EXACT)
