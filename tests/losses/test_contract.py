@@ -217,7 +217,9 @@ def test_several_masks_may_hold_at_a_pixel() -> None:
     torch.testing.assert_close(got, want)
     marked = masks.to(torch.uint8)
     marked[0, :, 2] = 255
-    shorter = torch.cat([logits[:1, :, :2], logits[:1, :, 3:]], 2), torch.cat([masks[:1, :, :2], masks[:1, :, 3:]], 2)
+    marked[0, 1, 3] = 255  # one channel is enough
+    kept = [0, 1, 4]
+    shorter = logits[:1, :, kept], masks[:1, :, kept]
     for name in ("dice", "cross_entropy", "focal"):
         torch.testing.assert_close(loss(name, logits[:1], marked[:1], SIGMOID), loss(name, *shorter, SIGMOID))
 
@@ -252,6 +254,16 @@ def test_an_ignored_pixel_is_of_no_side_in_a_distance() -> None:
     assert losses.boundary(logits, target, activation="sigmoid") == want
     want = 0.25 * torch.tensor([9.0, 4.0, 4.0, 9.0]).sum() / 4
     assert losses.hausdorff_dt(logits, target, activation="sigmoid") == want
+
+
+def test_an_ignored_pixel_is_no_minimum_of_an_erosion() -> None:
+    """Around it all errors are alike after an erosion: three of five pixels are wrong, and nothing is normalised."""
+    target = torch.zeros(1, 3, 3, dtype=torch.uint8)
+    target[0, 1, 1] = 255
+    logits = torch.full((1, 1, 3, 3), 3.0, dtype=torch.float64)
+    want = 0.6 * torch.tensor(3.0).double().sigmoid() ** 2 - 0.5
+    got = losses.hausdorff_erosion(logits, target, activation="sigmoid", erosions=1)
+    torch.testing.assert_close(got, want)
 
 
 def test_ignored_instances_have_no_border() -> None:
