@@ -80,7 +80,8 @@ class Averaging:
         An image without a pixel that counts is no member of the mean, and a mean of nothing is 0.
         """
         w = loss.new_ones(1) if self.average == "micro" else self.weights(s)
-        some = s.pixels.sum(0, keepdim=True) > 0 if self.average == "class" else s.pixels > 0
+        # Not `> 0`: a label that is no class makes the sums NaN on a GPU; such a set counts, and the loss is NaN.
+        some = (s.pixels.sum(0, keepdim=True) if self.average == "class" else s.pixels) != 0
         counted = (present if self.absent == "skip" else torch.ones_like(present)) & some[:, None]
         loss = torch.where(counted & present if self.absent == "zero" else counted, loss, 0.0) * w
         if self.reduction == "none":
@@ -142,32 +143,33 @@ def _opened(
     return (s if averaging.include_background else s.without_background()), averaging
 
 
+Term = Callable[[Tensor], Tensor]
+Parts = Callable[[Callable[[Tensor], Tensor], RegionStatistics], tuple[Tensor, Tensor]]
+
+
+def _term(log: bool) -> Term:
+    """What a score costs."""
+    return (lambda score: -score.clamp_min(LEAST_SCORE).log()) if log else (lambda score: 1 - score)
+
+
 def _overlap(
     name: str,
     logits: Tensor | RegionStatistics,
     target: Tensor | None,
-    parts: Callable[[Callable[[Tensor], Tensor], RegionStatistics], tuple[Tensor, Tensor]],
+    parts: Parts,
     smooth: tuple[float, float],
-    log: bool,
+    term: Term,
     options: Options,
-    exponent: tuple[float, str] = (1.0, "class"),
 ) -> Tensor:
-    """1 - (a + smooth) / (b + smooth) of the parts a, b of a score, averaged."""
+    """The term of the score (a + smooth) / (b + smooth), a and b the parts of pooled sums, averaged."""
     s, averaging = _opened(name, logits, target, options)
-    above, below = (checked_float(name, f"smooth_{at}", x) for at, x in zip(("numerator", "denominator"), smooth,
-                                                                            strict=True))  # fmt: skip
+    above = checked_float(name, "smooth_numerator", smooth[0])
+    below = checked_float(name, "smooth_denominator", smooth[1])
     pooled = averaging.sums(s)
     numerator, denominator = parts(pooled, s)
     # Nothing predicted of nothing is a perfect score.
     score = quotient(numerator + above, denominator + below, nothing=1.0)
-    present = pooled(s.target) > 0
-    if log:
-        loss = -score.clamp_min(LEAST_SCORE).log()
-    elif exponent[1] == "class":
-        loss = power(1 - score, exponent[0]) if exponent[0] != 1 else 1 - score
-    else:
-        return power(averaging.reduce(1 - score, present, s), exponent[0])
-    return averaging.reduce(loss, present, s)
+    return averaging.reduce(term(score), pooled(s.target) != 0, s)
 
 
 def dice(
@@ -212,7 +214,7 @@ def dice(
         p, t = (s.predicted_squared, s.target_squared) if squared else (s.predicted, s.target)
         return 2 * total(s.tp), total(p) + total(t)
 
-    return _overlap("dice", logits, target, parts, (smooth_numerator, smooth_denominator), log, options)
+    return _overlap("dice", logits, target, parts, (smooth_numerator, smooth_denominator), _term(log), options)
 
 
 def jaccard(
@@ -241,7 +243,7 @@ def jaccard(
         p, t = (s.predicted_squared, s.target_squared) if squared else (s.predicted, s.target)
         return total(s.tp), total(p) + total(t) - total(s.tp)
 
-    return _overlap("jaccard", logits, target, parts, (smooth_numerator, smooth_denominator), log, options)
+    return _overlap("jaccard", logits, target, parts, (smooth_numerator, smooth_denominator), _term(log), options)
 
 
 def tversky(
@@ -277,7 +279,7 @@ def tversky(
         >>> loss = tversky(torch.randn(2, 3, 8, 8), torch.randint(3, (2, 32, 32)), alpha=0.3, beta=0.7)
     """
     parts, smooth = _tversky("tversky", alpha, beta), (smooth_numerator, smooth_denominator)
-    return _overlap("tversky", logits, target, parts, smooth, log, options)
+    return _overlap("tversky", logits, target, parts, smooth, _term(log), options)
 
 
 def focal_tversky(
@@ -320,10 +322,12 @@ def focal_tversky(
         raise ValueError(f"fastseg::{name}: exponent must be positive, got {exponent}")
     checked_choice(name, "power_of", power_of, ("class", "mean"))
     parts, smooth = _tversky(name, alpha, beta), (smooth_numerator, smooth_denominator)
-    return _overlap(name, logits, target, parts, smooth, False, options, (exponent, power_of))
+    if power_of == "mean":
+        return power(_overlap(name, logits, target, parts, smooth, _term(False), options), exponent)
+    return _overlap(name, logits, target, parts, smooth, lambda score: power(1 - score, exponent), options)
 
 
-def _tversky(name: str, alpha: float, beta: float) -> Any:
+def _tversky(name: str, alpha: float, beta: float) -> Parts:
     for argument, x in (("alpha", alpha), ("beta", beta)):
         if not checked_float(name, argument, x) >= 0:
             raise ValueError(f"fastseg::{name}: {argument} must be at least 0, got {x}")
@@ -386,7 +390,7 @@ def generalized_dice(
             )
     pooled = averaging.sums(s)
     tp, sizes = pooled(s.tp), pooled(s.target)
-    there = sizes > 0
+    there = sizes != 0
     w = torch.where(there, weigh(torch.where(there, sizes, 1.0)), 0.0)
     if averaging.absent == "keep":
         w = torch.where(there, w, w.amax(1, keepdim=True))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -184,6 +185,30 @@ def test_a_label_that_is_no_class_raises(name: str, options: dict[str, Any]) -> 
     target[1, 2, 3] = 9
     with pytest.raises(RuntimeError, match=r"fastseg::\w+: target must be in \[0, \d\).*got 9 at \[1, 2, 3\]"):
         loss(name, logits, target, options)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "dice", "jaccard", "tversky", "focal_tversky",
+                                  "generalized_dice"])  # fmt: skip
+def test_poisoned_sums_are_a_loss_of_nan(name: str) -> None:
+    """What a GPU makes of a label that is no class: of one image all sums are NaN."""
+    s = losses.statistics(*problem(name), gamma=2.0)
+    nan = torch.tensor([0.0, float("nan")], dtype=torch.float64)
+    sums = {f.name: getattr(s, f.name) for f in fields(s) if isinstance(getattr(s, f.name), Tensor)}
+    s = replace(s, **{key: x + (nan if x.dim() == 1 else nan[:, None]) for key, x in sums.items()})
+    averages = ({"average": "class"}, {"average": "sample"}, {"absent": "keep"}, {"absent": "zero"})
+    for options in averages if name not in ("cross_entropy", "focal") else [{}]:
+        if name != "generalized_dice" or options.get("absent") != "zero":
+            assert getattr(losses, name)(s, **options).isnan()
+
+
+@pytest.mark.parametrize("name", ["dice", "cross_entropy", "boundary", "hausdorff_dt", "hausdorff_erosion"])
+def test_a_share_out_of_range_makes_nan_where_values_cannot_be_looked_at(name: str) -> None:
+    logits, _ = problem(name)
+    target = torch.zeros_like(logits)
+    target[1, 2, 3, 4] = 1.5
+    torch.compiler.reset()
+    compiled = torch.compile(lambda z, y: getattr(losses, name)(z, y), fullgraph=True, backend="aot_eager")
+    assert compiled(logits, target).isnan()
 
 
 def test_importing_fastseg_does_not_import_the_losses() -> None:
