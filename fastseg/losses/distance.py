@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from fastseg import ops
 from fastseg.losses.region import REDUCTIONS, check_weight, mean_of, quotient
@@ -160,7 +161,7 @@ def hausdorff_erosion(
             image, and is left out of minimum and maximum.
         align_corners: as in `boundary`.
 
-    Result, memory (times `erosions`), gradient, devices and errors are those of `boundary`.
+    Result, memory (and two maps for each erosion), gradient, devices and errors are those of `boundary`.
 
     Source: Karimi and Salcudean 2019, "Reducing the Hausdorff Distance" (arXiv 1904.10030), equation 11, and the
         normalisation of its implementations, which the paper does not have.
@@ -177,7 +178,8 @@ def hausdorff_erosion(
         error = (p - y).square()  # 0 where ignored, as both are
         total = torch.zeros_like(error)
         for k in range(1, erosions + 1):
-            error = _eroded(error, valid)
+            # What an erosion computes on its way is computed again in the backward, not kept.
+            error = checkpoint(_eroded, error, valid, use_reentrant=False, preserve_rng_state=False)
             total = total + error * k**alpha
         return _reduced(name, total, valid, include_background, weight, reduction)
 
