@@ -18,7 +18,7 @@ from .distance_metrics import (
     surface_metrics,
 )
 from .distance_points import directed_hausdorff
-from .distance_surfaces import SurfaceDistances, surface_distances
+from .distance_surfaces import surface_distances
 from .global_conv import global_conv2d
 from .ksac import ksac_conv2d, ksac_conv2d_train
 from .pyramid_pool import pyramid_pool
@@ -30,7 +30,6 @@ from .upsample_loss import upsample_cross_entropy
 
 __all__ = [
     "PermutohedralLattice",
-    "SurfaceDistances",
     "aspp_conv2d",
     "assd",
     "atrous_conv2d",

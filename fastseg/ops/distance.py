@@ -62,8 +62,8 @@ def distance_transform(
     Example:
         >>> mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
         >>> distance_transform(mask, squared=True)
-        tensor([[0., 1., 4., 9.],
-                [1., 2., 5., 10.]])
+        tensor([[ 0.,  1.,  4.,  9.],
+                [ 1.,  2.,  5., 10.]])
     """
     op = "distance_transform"
     dims, sizes = checked_space(op, "mask", mask, spatial_dims, spacing)

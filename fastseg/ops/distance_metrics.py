@@ -188,19 +188,25 @@ def surface_metrics(
     - ``surface_dice``: the share of both boundaries that is at most `tolerance` from the other.
 
     Args:
-        prediction, target, spatial_dims, spacing, boundary, classes: as in `surface_distances`.
+        prediction: as in `surface_distances`.
+        target: as in `surface_distances`.
         metrics: names of the above.
+        spatial_dims: as in `surface_distances`.
+        spacing: as in `surface_distances`.
+        boundary: as in `surface_distances`.
         convention: of percentiles: "max_of_directed" (MONAI, MetricsReloaded), "pooled" (MedPy) or "area_weighted"
             (surface-distance). Linear interpolation between neighbours, but for the last, which has none.
         tolerance: of ``surface_dice``, in the units of the spacing.
         empty: where an object has no boundary. "default": nan where both have none, and where one has none +inf (0 for
             ``surface_dice``); "nan": nan in all these cases; "perfect": as the default, but 0 (1 for
             ``surface_dice``) where both have none; a number: that distance where one has none, else as "perfect".
+        classes: as in `surface_distances`.
 
     Returns:
         `SurfaceMetrics`: float64 values [...] ([..., 2] of ``asd``) by name, and how many pairs were empty.
 
-    Memory, gradient, devices and errors as `surface_distances`.
+    Memory and errors as `surface_distances`. Gradient: none. Devices: CPU compiled, others through the reference; GPUs
+    are waited for.
 
     Source: Maier-Hein et al. 2024, "Metrics reloaded"; Nikolov et al. 2018 (arXiv 1809.04430) for the surface Dice.
 
@@ -241,15 +247,22 @@ def hausdorff_distance(
         \max_{b \in \partial B} \min_{a \in \partial A} \lVert a - b \rVert \Big)
 
     Args:
-        prediction, target, spatial_dims, spacing, boundary, classes: as in `surface_distances`.
+        prediction: as in `surface_distances`.
+        target: as in `surface_distances`.
+        spatial_dims: as in `surface_distances`.
+        spacing: as in `surface_distances`.
+        boundary: as in `surface_distances`.
         percentile: from 0 to 100; 95 is the usual HD95.
-        convention, empty: as in `surface_metrics`.
+        convention: as in `surface_metrics`.
         directed: both distances, from the prediction and from the target; not with "pooled".
+        empty: as in `surface_metrics`.
+        classes: as in `surface_distances`.
 
     Returns:
         float64 [...], or [..., 2] of the directed ones: one value for each image and class.
 
-    Memory, gradient, devices and errors as `surface_distances`.
+    Memory and errors as `surface_distances`. Gradient: none. Devices: CPU compiled, others through the reference; GPUs
+    are waited for.
 
     Example:
         >>> a, b = torch.zeros(8, 8), torch.zeros(8, 8)
@@ -270,10 +283,18 @@ def hausdorff_distance(
 
 
 def average_surface_distance(prediction: Tensor, target: Tensor, **options: Any) -> Tensor:
-    """Compute the mean distances of each boundary to the other, `asd` of `surface_metrics`, whose options it takes.
+    """Compute the mean distances of each boundary to the other, `asd` of `surface_metrics`.
+
+    Args:
+        prediction: as in `surface_distances`.
+        target: as in `surface_distances`.
+        options: the other arguments of `surface_metrics`.
 
     Returns:
         float64 [..., 2]: from the prediction to the target, and back.
+
+    Memory and errors as `surface_distances`. Gradient: none. Devices: CPU compiled, others through the reference; GPUs
+    are waited for.
 
     Example:
         >>> a, b = torch.zeros(8, 8), torch.zeros(8, 8)
@@ -285,10 +306,18 @@ def average_surface_distance(prediction: Tensor, target: Tensor, **options: Any)
 
 
 def assd(prediction: Tensor, target: Tensor, **options: Any) -> Tensor:
-    """Compute the average symmetric surface distance, `assd` of `surface_metrics`, whose options it takes.
+    """Compute the average symmetric surface distance, `assd` of `surface_metrics`.
+
+    Args:
+        prediction: as in `surface_distances`.
+        target: as in `surface_distances`.
+        options: the other arguments of `surface_metrics`.
 
     Returns:
         float64 [...].
+
+    Memory and errors as `surface_distances`. Gradient: none. Devices: CPU compiled, others through the reference; GPUs
+    are waited for.
 
     Example:
         >>> a, b = torch.zeros(8, 8), torch.zeros(8, 8)
@@ -300,10 +329,18 @@ def assd(prediction: Tensor, target: Tensor, **options: Any) -> Tensor:
 
 
 def masd(prediction: Tensor, target: Tensor, **options: Any) -> Tensor:
-    """Compute the mean average surface distance, `masd` of `surface_metrics`, whose options it takes.
+    """Compute the mean average surface distance, `masd` of `surface_metrics`.
+
+    Args:
+        prediction: as in `surface_distances`.
+        target: as in `surface_distances`.
+        options: the other arguments of `surface_metrics`.
 
     Returns:
         float64 [...].
+
+    Memory and errors as `surface_distances`. Gradient: none. Devices: CPU compiled, others through the reference; GPUs
+    are waited for.
 
     Example:
         >>> a, b = torch.zeros(8, 8), torch.zeros(8, 8)
@@ -315,10 +352,19 @@ def masd(prediction: Tensor, target: Tensor, **options: Any) -> Tensor:
 
 
 def surface_dice(prediction: Tensor, target: Tensor, tolerance: float, **options: Any) -> Tensor:
-    """Compute the share of both boundaries that is within `tolerance` of the other (NSD), as `surface_metrics`.
+    """Compute the share of both boundaries that is within `tolerance` of the other (NSD).
+
+    Args:
+        prediction: as in `surface_distances`.
+        target: as in `surface_distances`.
+        tolerance: in the units of the spacing.
+        options: the other arguments of `surface_metrics`.
 
     Returns:
         float64 [...].
+
+    Memory and errors as `surface_distances`. Gradient: none. Devices: CPU compiled, others through the reference; GPUs
+    are waited for.
 
     Example:
         >>> a, b = torch.zeros(8, 8), torch.zeros(8, 8)

@@ -20,8 +20,8 @@ def directed_hausdorff(
     .. math:: h(A, B) = \max_{a \in A} \min_{b \in B} \lVert a - b \rVert
 
     Args:
-        points_a, points_b: [..., N, d] and [..., M, d], float32 or float64, with 1 to 8 coordinates; leading dimensions
-            are independent pairs of sets.
+        points_a: [..., N, d], float32 or float64, with 1 to 8 coordinates; leading dimensions are independent sets.
+        points_b: [..., M, d], likewise.
         return_indices: also return the two points that are this far apart, of several the first of `points_a` and the
             first of `points_b`.
 

@@ -45,8 +45,9 @@ def surface_distances(
     with s the spacing. Beyond the image everything is background.
 
     Args:
-        prediction, target: masks [..., H, W] or [..., D, H, W] of one shape, nonzero inside; leading dimensions (batch,
-            classes) are independent. With `classes` they are label maps.
+        prediction: mask [..., H, W] or [..., D, H, W], nonzero inside; leading dimensions (batch, classes) are
+            independent. With `classes` it is a label map.
+        target: likewise, of the same shape.
         spatial_dims: 2 or 3, as in `distance_transform`.
         spacing: size of an element along each spatial dimension; None is 1 along all.
         boundary: "inner", the elements inside that share a face with one outside, at their centres; "dual", the corners
@@ -70,7 +71,7 @@ def surface_distances(
         >>> a[2:5, 2:5], b[2:5, 3:7] = 1, 1
         >>> found = surface_distances(a, b)
         >>> found.counts, found.distances[:8]
-        (tensor([ 8, 10]), tensor([1., 0., 0., 1., 0., 1., 0., 0.], dtype=torch.float64))
+        (tensor([ 8, 10]), tensor([1., 0., 0., 1., 1., 1., 0., 0.], dtype=torch.float64))
     """
     op = "surface_distances"
     dims, sizes = checked_space(op, "prediction", prediction, spatial_dims, spacing)

@@ -225,7 +225,7 @@ MUTANTS = (
     (LINES, "(h - height_[size_ - 1]) / double(place - v)", "(h - height_[size_ - 1])"),
     (LINES, "start_[k + 1] < double(q)", "start_[k + 1] < double(q - 1)"),
     (LINES, "(n + 1) / 2", "n / 2"),
-    (LINES, "(v - kOnes) & ~v & kHigh", "(v - kOnes) & kHigh"),
+    (LINES, "first_byte(found)", "int64_t(7)"),
     (OUTLINES, "c[x + columns]", "c[x - columns]"),
     (OUTLINES, "c[x + around]", "c[x - around]"),
     (OUTLINES, "a[x] << 3 | a[x + 1] << 2", "a[x] << 2 | a[x + 1] << 3"),

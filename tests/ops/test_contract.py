@@ -13,7 +13,9 @@ from fastseg import _native, _registry, ops, testing
 from fastseg.testing import Case
 from fastseg.testing.check import differentiated
 
-SMOKE = testing.find_cases(None, "smoke")
+# Made of lists whose lengths are read, in Python: no graph holds it.
+READS = ("surface_metrics",)
+SMOKE = [case for case in testing.find_cases(None, "smoke") if case.op not in READS]
 ONE_PER_OP = [case for case in SMOKE if case.id.endswith(("x2", "square")) and "ties" not in case.id]
 FLOATS = [
     case for case in ONE_PER_OP if case.dtypes == testing.FLOATS and case.op.startswith(("upsample", "confusion"))

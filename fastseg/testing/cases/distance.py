@@ -225,6 +225,17 @@ def _surfaces() -> Iterator[Case]:
     yield row("everything", objects((9, 17), 2, (1.0, 1.0)), "degenerate")
     yield row("apart", apart(spatial_dims=2), "odd")
     yield row("apart_spacing", apart(spacing=(1.5, 0.5)))
+    options: dict[str, Any] = {"metrics": ["hd", "hd95", "asd", "assd", "surface_dice"], "tolerance": 1.0}
+    area: dict[str, Any] = {"boundary": "dual", "convention": "area_weighted", "spacing": (2, 1, 1)}
+    for name, make in (
+        ("square", objects((2, 13, 37), 2, **options)),
+        ("pooled_classes", objects((2, 13, 17), 2, convention="pooled", classes=[2, 0, 7], empty=50.0, **options)),
+        (
+            "dual_volume",
+            objects((5, 9, 33), 3, **area, **options),
+        ),
+    ):
+        yield Case("surface_metrics", name, make, tags=frozenset({"smoke"}), dtypes=INTEGERS)
     for name, make in (
         ("mask_256", segmentations((256, 256, 256))),
         ("ct_118", segmentations((30, 101, 122), 118, spacing=(2.0, 1.0, 1.0))),
@@ -251,4 +262,6 @@ def _points() -> Iterator[Case]:
                oracle=partial(rivals.kd_tree))  # fmt: skip
 
 
+# The sizes of their results depend on values, so that they cannot be called without.
+DATA_SIZED = ("surface_distances", "surface_metrics")
 CASES: tuple[Case, ...] = (*_transforms(), *_surfaces(), *_points())

@@ -11,7 +11,7 @@ from types import FunctionType
 from typing import Any
 
 from ... import _registry, ops
-from ..case import Case, find_cases
+from ..case import Case, find_cases, tables
 from ..check import inputs_of
 from ..record import Recorder
 from .sources import cuda_ops
@@ -70,9 +70,10 @@ def on_gpu(cases: list[Case]) -> list[Case]:
 @cache
 def ops_behind(function: str) -> frozenset[str]:
     """The registered ops that rows of a public function call, and those that are named as their backwards."""
+    sized = any(function in getattr(table, "DATA_SIZED", ()) for table in tables().values())
     with Recorder() as recorder:
         for case in find_cases(function, "smoke") or find_cases(function)[:1]:
-            args, kwargs = inputs_of(case, case.dtypes[0], device="meta")
+            args, kwargs = inputs_of(case, case.dtypes[0], device="cpu" if sized else "meta")
             getattr(ops, function)(*args, **kwargs)
     called = {overload._schema.name.split("::")[1] for overload, _ in recorder.calls}
     return frozenset(called | {f"{name}_backward" for name in called} & _registry.OPS.keys())
