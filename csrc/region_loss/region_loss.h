@@ -11,6 +11,9 @@ namespace fastseg {
 enum Sums : int64_t { kOverlap, kPredicted, kSquared, kTrue, kEntropy, kFocal, kOtherEntropy, kOtherFocal };
 constexpr int64_t kSoftmaxSums = 6, kSigmoidSums = 8;
 
+// What a backward keeps of a class lies so far apart: a power of two would place all classes in the same cache lines.
+constexpr int64_t kKept = kTile * kTileRows + kPadding;
+
 // Classes of pixels: those that are of none but count, and those that do not count.
 constexpr int32_t kNone = -1, kIgnored = -2;
 
@@ -27,7 +30,7 @@ struct Statistics {   // ranges over n * h cell rows
 template <class T>
 struct StatisticsAdjoint {  // ranges over n * chunks
   Adjoint<T> pixels;        // source, axes, target, ignore_index; scratch: [kTile, 2 c] and, softmax
-                            // [kTile, 2 c + (4 + c) kTileRows], sigmoid [kTile, kTileRows]
+                            // [kTile, 2 c + 4 kTileRows] and [c, kKept], sigmoid [kTile, kTileRows]
   int32_t first;
   bool focal, squares;  // whether the gradient of sum p^2 is not 0 everywhere
   T gamma;

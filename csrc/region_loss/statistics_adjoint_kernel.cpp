@@ -34,8 +34,8 @@ void softmax_as(const StatisticsAdjoint<T>& s, int64_t begin, int64_t end) {
   T *inverse = p.scratch + 2 * p.c * kTile, *mean = inverse + kPixels, *extra = mean + kPixels;
   Scalar* own = (Scalar*)(extra + kPixels);
   T* rows = (T*)(own + kPixels);
-  T* kept = rows + 2 * p.c * kTile;  // [c, kTileRows, kTile]: of a run its first row and the ratio, or each row
-  constexpr int64_t kClass = kPixels;
+  T* kept =
+      rows + 2 * p.c * kTile;  // [c, kTileRows, kTile], kKept apart: of a run its first row and the ratio, or each row
   Across<T> top{rows, -1, 0, {}}, bottom{rows + p.c * kTile, -1, 0, {}};
   bool progressive[kTile / L];
   Run<T> runs[kTileRows];
@@ -71,7 +71,7 @@ void softmax_as(const StatisticsAdjoint<T>& s, int64_t begin, int64_t end) {
     constexpr int R = decltype(rows_)::value;
     V<T> sum[R] = {}, linear[R] = {}, squares[R] = {};
     const T* from = kept + 2 * r * kTile + x;
-    for (int64_t c = 0; c < p.c; ++c, from += kClass) {
+    for (int64_t c = 0; c < p.c; ++c, from += kKept) {
       V<T> terms[R];
       const V<T> a = splat(grad[c * kSoftmaxSums + kPredicted]), b = splat(2 * grad[c * kSoftmaxSums + kSquared]);
       progression<T, R>(load(from), load(from + kTile), terms);
@@ -91,7 +91,7 @@ void softmax_as(const StatisticsAdjoint<T>& s, int64_t begin, int64_t end) {
     for (int64_t c = 1; c < p.c && !fits; ++c) reference = maximum<T>(reference, between(c, x, y));
     if (fits) reference = V<T>{};
     T* to = kept + (y - tile.y0) * kTile + x;
-    for (int64_t c = 0; c < p.c; ++c, to += kClass) {
+    for (int64_t c = 0; c < p.c; ++c, to += kKept) {
       const V<T> term = exponential(between(c, x, y) - reference);
       store(to, term);
       sum += term;
@@ -116,7 +116,7 @@ void softmax_as(const StatisticsAdjoint<T>& s, int64_t begin, int64_t end) {
     for (int r = 0; r < run_count && long_runs; ++r)
       for (int64_t c = 0; c < p.c; ++c) {
         const T *a = top.value + c * kTile, *b = bottom.value + c * kTile;
-        T* to = kept + c * kClass + 2 * r * kTile;
+        T* to = kept + c * kKept + 2 * r * kTile;
         for (int64_t x = 0; x < n; x += L) {
           if (!progressive[x / L]) continue;
           store(to + x, exponential_within(between(c, x, runs[r].y)));
@@ -134,7 +134,7 @@ void softmax_as(const StatisticsAdjoint<T>& s, int64_t begin, int64_t end) {
 
   const auto add = [&](const Tile<T>& tile, const CellRow<T>&, int64_t c, T* above, T* below) {
     const V<T> a = splat(grad[c * kSoftmaxSums + kPredicted]), b = splat(2 * grad[c * kSoftmaxSums + kSquared]);
-    const T* terms_of = kept + c * kClass;
+    const T* terms_of = kept + c * kKept;
     const auto take = [&](Column<T>& column, int64_t x, int64_t y, V<T> term) {
       const int64_t at = (y - tile.y0) * kTile + x;
       const V<T> probability = term * load(inverse + at);

@@ -74,7 +74,7 @@ Tensor region_statistics_backward(const Tensor& grad, const Tensor& logits, cons
     const T* given = (const T*)upstream.data_ptr();
     bool squares = false;
     for (int64_t i = 0; i < n * c; ++i) squares |= given[i * columns + kSquared] != 0;
-    const int64_t per_range = kTile * (2 * c + kTileRows + (sigmoid ? 0 : 3 * kTileRows + 2 * c + c * kTileRows));
+    const int64_t per_range = kTile * (2 * c + kTileRows) + (sigmoid ? 0 : kTile * (2 * c + 3 * kTileRows) + c * kKept);
     return run_adjoint<T>(logits, n, c, h, w, target.size(1), target.size(2), align_corners, false, per_range, last,
                           type, [&](const Adjoint<T>& pixels, int64_t b, int64_t e) {
                             StatisticsAdjoint<T> s{pixels,  first_label(logits, sigmoid), gamma.has_value(),

@@ -16,16 +16,31 @@ template <class T>
 struct Lanes {
   static constexpr int L = Simd<T>::lanes;
   static constexpr int64_t kOften = 64;  // additions to a lane until then, of a run of rows each
-  T* part;                               // [c, kSoftmaxSums, lanes]
+  static constexpr int64_t kOwn = 4, kClass = kSoftmaxSums * L;
+  static constexpr Sums kOrder[kOwn] = {kOverlap, kTrue, kEntropy, kFocal};
+  T* part;  // [c]: sums of p and p^2 [2, lanes], then those of kOrder [lanes, kOwn]
   double* whole;
   int64_t size, since = 0;
 
-  Lanes(T* part_, double* whole_, int64_t classes) : part(part_), whole(whole_), size(classes * kSoftmaxSums * L) {
+  Lanes(T* part_, double* whole_, int64_t classes) : part(part_), whole(whole_), size(classes * kClass) {
     for (int64_t i = 0; i < size; ++i) whole[i] = part[i] = 0;
   }
-  void add(int64_t c, Sums k, V<T> v) {
-    T* at = part + (c * kSoftmaxSums + k) * L;
-    store(at, load(at) + v);
+  void add(int64_t c, V<T> p, V<T> squares) {
+    T* at = part + c * kClass;
+    store(at, load(at) + p);
+    store(at + L, load(at + L) + squares);
+  }
+  // Adds terms [lanes, kOwn], each lane to its class.
+  void add_own(const T* terms, const typename Simd<T>::Int* own) {
+    using Four = typename Narrow<T, kOwn>::type;
+    for (int l = 0; l < L; ++l) {
+      T* at = part + own[l] * kClass + 2 * L + l * kOwn;
+      Four term, sum;
+      memcpy(&term, terms + l * kOwn, sizeof term);
+      memcpy(&sum, at, sizeof sum);
+      sum += term;
+      memcpy(at, &sum, sizeof sum);
+    }
   }
   void settle() {
     for (int64_t i = 0; i < size; ++i) whole[i] += part[i];
@@ -35,12 +50,16 @@ struct Lanes {
   void count() {
     if (++since == kOften) settle();
   }
+  // [c, kSoftmaxSums]
   void total(double* out) {
     settle();
-    for (int64_t i = 0; i < size / L; ++i) {
-      out[i] = 0;
-      for (int l = 0; l < L; ++l) out[i] += whole[i * L + l];
-    }
+    for (int64_t i = 0; i < size / L; ++i) out[i] = 0;
+    for (const double* from = whole; from < whole + size; from += kClass, out += kSoftmaxSums)
+      for (int l = 0; l < L; ++l) {
+        out[kPredicted] += from[l];
+        out[kSquared] += from[L + l];
+        for (int64_t k = 0; k < kOwn; ++k) out[kOrder[k]] += from[2 * L + l * kOwn + k];
+      }
   }
 };
 
@@ -58,8 +77,7 @@ void add_rows(const T* terms, int64_t apart, int64_t classes, const V<T>* invers
       sum += p;
       squares += p * p;
     }
-    sums.add(c, kPredicted, sum);
-    sums.add(c, kSquared, squares);
+    sums.add(c, sum, squares);
   }
 }
 
@@ -80,21 +98,15 @@ void softmax(const Statistics<T>& s, int64_t begin, int64_t end) {
     V<T> focal = {};
     if (s.focal) focal = entropy * power<T>(T(1) - probability, s.gamma);
     const V<T> one = counted ? splat(T(1)) : V<T>{};
-    T terms[4][L];
+    T even[2 * L], odd[2 * L], terms[4 * L];  // [lanes, 4] at last
+    store_pairs<T>(even, probability, entropy);
+    store_pairs<T>(odd, one, focal);
+    store_pairs<T>(terms, load(even), load(odd));
+    store_pairs<T>(terms + 2 * L, load(even + L), load(odd + L));
     Scalar place[L];
-    store(terms[0], probability);
-    store(terms[1], one);
-    store(terms[2], entropy);
-    store(terms[3], focal);
-    const I<T> first = (counted ? own : I<T>{}) * Scalar(kSoftmaxSums * L) + counting<T>();
-    memcpy(place, &first, sizeof place);
-    for (int l = 0; l < L; ++l) {
-      T* at = sums.part + place[l];
-      at[kOverlap * L] += terms[0][l];
-      at[kTrue * L] += terms[1][l];
-      at[kEntropy * L] += terms[2][l];
-      at[kFocal * L] += terms[3][l];
-    }
+    const I<T> index = counted ? own : I<T>{};
+    memcpy(place, &index, sizeof place);
+    sums.add_own(terms, place);
   };
 
   for (int64_t i = begin; i < end; ++i) {
@@ -129,8 +141,7 @@ void softmax(const Statistics<T>& s, int64_t begin, int64_t end) {
           const I<T> counted = own[j] != Scalar(kIgnored);
           for (int64_t c = 0; c < classes; ++c) {
             const V<T> term = load(block.value + c * L) * factor, probability = counted ? term : V<T>{};
-            sums.add(c, kPredicted, probability);
-            sums.add(c, kSquared, probability * probability);
+            sums.add(c, probability, probability * probability);
           }
           const V<T> entropy = logarithm(total) - value;
           add_true(own[j], gather_lanes<T>(block.value, place) * factor, entropy, sums);

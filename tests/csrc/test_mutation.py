@@ -204,7 +204,7 @@ MUTANTS = (
     (PIXEL, "gamma * weight * log * own / other - weight", "gamma * weight * log * own / other"),
     (PIXEL, "label - Scalar(first)", "label"),
     (SUMS_ADJOINT, "counted ? m + h : V<T>{}", "counted ? m : V<T>{}"),
-    (SUMS_ADJOINT, "2 * run_count <= tile.y1 - tile.y0", "false"),
+    (SUMS_ADJOINT, "(load(b + x) - load(a + x)) * runs[r].step", "load(b + x) - load(a + x)"),
     (SUMS_ADJOINT, "long_runs && top.fits[x / L] && bottom.fits[x / L]", "long_runs && top.fits[x / L]"),
     (SUMS_ADJOINT, "squares * factor * factor", "squares * factor"),
     (SUMS_ADJOINT, "hit ? of.q : -of.p", "hit ? of.q : of.p"),
