@@ -34,8 +34,7 @@ void softmax_as(const StatisticsAdjoint<T>& s, int64_t begin, int64_t end) {
   T *inverse = p.scratch + 2 * p.c * kTile, *mean = inverse + kPixels, *extra = mean + kPixels;
   Scalar* own = (Scalar*)(extra + kPixels);
   T* rows = (T*)(own + kPixels);
-  T* kept =
-      rows + 2 * p.c * kTile;  // [c, kTileRows, kTile], kKept apart: of a run its first row and the ratio, or each row
+  T* kept = rows + 2 * p.c * kTile;  // [c, kKept]: of a run its first row and the ratio [2, kTile], or each row
   Across<T> top{rows, -1, 0, {}}, bottom{rows + p.c * kTile, -1, 0, {}};
   bool progressive[kTile / L];
   Run<T> runs[kTileRows];
