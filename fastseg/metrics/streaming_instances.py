@@ -62,9 +62,8 @@ class AveragePrecision(Metric):
             number = "[N]" if self.num_classes is None else f"[{self.num_classes}, N]"
             raise ValueError(f"fastseg::AveragePrecision: scores must be {number}, got {list(scores.shape)}")
         hits, valid = checked_ranking("AveragePrecision", scores, target, self.ignore_index)
-        scores, marks = (x.reshape(-1, x.shape[-1]) for x in (scores.double().masked_fill(~valid, 0.0),
-                                                               hits.double().masked_fill(~valid, -1.0)))  # fmt: skip
-        self.append("ranked", torch.cat([scores, marks]).T)
+        columns = scores.double().masked_fill(~valid, 0.0), hits.double().masked_fill(~valid, -1.0)
+        self.append("ranked", torch.cat([x if x.dim() == 2 else x[None] for x in columns]).T)
 
     def value(self) -> Tensor:
         scores, marks = self.rows("ranked").T.chunk(2)
