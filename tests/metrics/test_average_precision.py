@@ -1,5 +1,6 @@
 """Average precision: the golden numbers of each convention, ties, and brute force."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -50,7 +51,7 @@ def brute_force(scores, target, convention):
     for limit in sorted(set(scores), reverse=True):
         found = [t for s, t in zip(scores, target, strict=True) if s >= limit]
         points.append((Fraction(sum(found), positives), Fraction(sum(found), len(found))))
-    steps = list(zip(points, points[1:], strict=False))
+    steps = list(itertools.pairwise(points))
     best = lambda least: max([p for r, p in points[1:] if r >= least], default=Fraction(0))  # noqa: E731
     if convention == "step":
         return sum((b[0] - a[0]) * b[1] for a, b in steps)

@@ -5,12 +5,6 @@ import torch
 
 pytestmark = pytest.mark.parity
 
-# A torchvision built for another torch build finds no native nms at import; a schema is all it asks for.
-_schemas = torch.library.Library("torchvision", "FRAGMENT")
-for _name in ("nms", "qnms"):
-    if not hasattr(torch.ops.torchvision, _name):
-        _schemas.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
 torchvision = pytest.importorskip("torchvision")
 
 from torchvision.models.segmentation.deeplabv3 import ASPP as TorchvisionASPP  # noqa: E402
