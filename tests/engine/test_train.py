@@ -11,9 +11,11 @@ from torch import nn
 from typer.testing import CliRunner
 
 from fastseg.cli import main
+from fastseg.data.datasets import open_dataset
 from fastseg.data.transforms import PersonAugment
 from fastseg.engine import Recipe, train
 from fastseg.engine.train import TrainingStream, float32_depthwise, parameter_groups
+from fastseg.metrics import names
 from fastseg.models import DeepLabV3Plus, create_model, read_weights
 from fastseg.nn import conv_bn_act
 
@@ -180,6 +182,21 @@ def test_command_line(ccp, tmp_path):
     assert result.exit_code == 0, result.output
     assert '"photos": 1' in result.output
     assert app("eval", weights, "--data", f"ccp:{ccp}").exit_code == 0
+    assert_metrics_by_name(weights, ccp, json.loads(result.output))
+
+
+def assert_metrics_by_name(weights, ccp, default):
+    every = [*names.OF_MATRIX, *names.OF_IMAGES]
+    result = app("eval", weights, "--data", f"ccp:{ccp}", "--json", "--metrics", ", ".join([*every, "iou"]))
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.output)
+    assert list(report) == ["photos", *every, "empty"] and list(report["empty"]) == list(names.OF_IMAGES)
+    assert {name: report[name] for name in default} == default
+    assert report["dice"].keys() == report["iou"].keys() == set(open_dataset(f"ccp:{ccp}", "val").classes)
+    assert report["per_image_mean_iou"] == pytest.approx(report["mean_iou"])  # of one photo
+    assert report["empty"]["boundary_iou"] == report["empty"]["per_image_mean_iou"]
+    shown = app("eval", weights, "--data", f"ccp:{ccp}", "--metrics", "boundary_f1,dice").output
+    assert "boundary f1" in shown and "empty masks" in shown and "Dice hair" in shown and "pixel accuracy" not in shown
 
 
 def test_json(ccp, tmp_path):
@@ -213,6 +230,14 @@ def test_bad_arguments_are_one_line(ccp, tmp_path, arguments, message):
     lines = result.output.strip().splitlines()
     assert len(lines) == 1
     assert message in lines[0]
+
+
+@pytest.mark.parametrize("chosen", ["mean_iou,nothing", ""])
+def test_eval_of_an_unknown_metric_lists_them(ccp, chosen):
+    result = app("eval", "missing", "--data", f"ccp:{ccp}", "--metrics", chosen)
+    assert result.exit_code == 2
+    assert "metrics must be among pixel_accuracy, mean_accuracy, mean_iou" in result.output
+    assert len(result.output.strip().splitlines()) == 1
 
 
 def test_eval_of_missing_weights_is_one_line(ccp):
