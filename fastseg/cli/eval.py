@@ -20,9 +20,7 @@ def evaluate(
     """Print pixel accuracy, mean IoU, IoU per class and IoU of person against background, or the metrics chosen."""
     from fastseg.metrics import names
 
-    chosen = names.checked_names(
-        "eval", names.DEFAULT if metrics is None else [name.strip() for name in metrics.split(",")]
-    )
+    chosen = names.DEFAULT if metrics is None else names.checked_names("eval", metrics.split(","))
 
     import fastseg.metrics
     from fastseg import engine

@@ -35,10 +35,11 @@ OF_IMAGES = {
 DEFAULT = ("pixel_accuracy", "mean_accuracy", "mean_iou", "person_iou", "iou")
 
 
-def checked_names(op: str, names: Sequence[str]) -> list[str]:
-    """The names without repetitions, or an error that lists what there is."""
+def checked_names(op: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The names, stripped and without repetitions, or an error that lists what there is."""
+    names = [name.strip() for name in names]
     known = [*OF_MATRIX, *OF_IMAGES]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise ValueError(f"fastseg::{op}: metrics must be among {', '.join(known)}, got {', '.join(unknown) or 'none'}")
-    return list(dict.fromkeys(names))
+    return tuple(dict.fromkeys(names))
