@@ -1,13 +1,16 @@
 """Score a model on a data set, one photo at a time."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from rich.progress import track
 
 from fastseg.engine.train import Samples
-from fastseg.metrics import ConfusionMatrix, ImageMetric
 from fastseg.models.segmentation import SegmentationModel
+
+if TYPE_CHECKING:
+    from fastseg.metrics import ConfusionMatrix, ImageMetric
 
 
 def evaluate(
@@ -15,9 +18,9 @@ def evaluate(
     dataset: Samples,
     num_classes: int,
     *,
-    metrics: Sequence[ImageMetric] = (),
+    metrics: "Sequence[ImageMetric]" = (),
     progress: bool = True,
-) -> ConfusionMatrix:
+) -> "ConfusionMatrix":
     """Predict every photo at its own size and count the confusion matrix.
 
     Args:
@@ -30,6 +33,8 @@ def evaluate(
     Returns:
         The filled confusion matrix.
     """
+    from fastseg.metrics import ConfusionMatrix  # which imports torchmetrics, and training does without
+
     model.eval()
     matrix = ConfusionMatrix(num_classes)
     for index in track(range(len(dataset)), "evaluating", disable=not progress, transient=True):

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastseg.metrics.average_precision import average_precision
 from fastseg.metrics.boundary import BoundaryScores, boundary_f1, boundary_iou
+from fastseg.metrics.cityscapes import CITYSCAPES_SIZES, InstanceCounts, instance_counts, instance_iou
 from fastseg.metrics.confusion import (
     SegmentationScores,
     dice,
@@ -22,16 +23,7 @@ from fastseg.metrics.confusion import (
     scores,
 )
 from fastseg.metrics.instances import InstanceScores, instance_average_precision, mask_iou, match_instances
-from fastseg.metrics.panoptic import (
-    CITYSCAPES_SIZES,
-    InstanceCounts,
-    PanopticCounts,
-    PanopticQuality,
-    instance_counts,
-    instance_iou,
-    panoptic_counts,
-    panoptic_quality,
-)
+from fastseg.metrics.panoptic import PanopticCounts, PanopticQuality, panoptic_counts, panoptic_quality
 
 if TYPE_CHECKING:
     from fastseg.metrics.metric import Metric

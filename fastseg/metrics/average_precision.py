@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastseg.metrics.averages import AVERAGES, Average, mean
+from fastseg.metrics.labels import is_label
 from fastseg.ops.arguments import brief, check_devices, checked_choice, is_whole
 
 CONVENTIONS = ("step", "trapezoid", "voc_all", "voc_11", "coco_101")
@@ -121,7 +122,7 @@ def checked_ranking(op: str, scores: Tensor, target: Tensor, ignore_index: int |
     if ignore_index is not None and (not is_whole(ignore_index) or ignore_index in (0, 1)):
         raise ValueError(f"fastseg::{op}: ignore_index must be a number other than 0 and 1, got {ignore_index!r}")
     hits = target == 1
-    valid = torch.ones_like(hits) if ignore_index is None else target != ignore_index
+    valid = torch.ones_like(hits) if ignore_index is None else ~is_label(target, ignore_index)
     bad = target[valid & ~hits & (target != 0)]
     if len(bad):
         raise ValueError(f"fastseg::{op}: target must be 0 or 1, got {bad[0].item()}")

@@ -39,7 +39,8 @@ def checked_average(op: str, average: Any, absent: Any, class_weights: Any, clas
     if class_weights is None:
         return None
     if average != "macro":
-        raise ValueError(f"fastseg::{op}: class_weights must be None with average {average!r}, which needs none")
+        raise ValueError(f"fastseg::{op}: class_weights must be None unless average is macro, "
+                         f"got {class_weights!r} for {average}")  # fmt: skip
     weights = torch.as_tensor(class_weights).double() if isinstance(class_weights, Sequence | Tensor) else None
     if weights is None or weights.shape != (classes,) or not bool(((weights >= 0) & weights.isfinite()).all()):
         raise ValueError(f"fastseg::{op}: class_weights must be {classes} finite numbers of at least 0, "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastseg import ops
+from fastseg.metrics.labels import is_label
 from fastseg.ops.arguments import brief, check_devices, checked_choice, is_whole
 from fastseg.ops.distance_arguments import as_labels, as_mask, checked_space
 from fastseg.ops.distance_metrics import EMPTY, EmptyCounts
@@ -156,7 +157,7 @@ def _checked(
     if ignore_index is not None:
         if not is_whole(ignore_index) or ignore_index in given:
             raise ValueError(f"fastseg::{op}: ignore_index must be a label that is no class, got {ignore_index!r}")
-        prediction = torch.where(target == ignore_index, target, prediction)
+        prediction = torch.where(is_label(target, ignore_index), target, prediction)
     return prediction, target, given
 
 

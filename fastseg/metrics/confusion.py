@@ -47,7 +47,7 @@ def poisoned(matrix: Tensor) -> Tensor:
     return (matrix < 0).any() | (matrix == POISON).any() if matrix.dtype == torch.int64 else (matrix < 0).any()
 
 
-def _counts(name: str, matrix: Tensor) -> Tensor:
+def counts(name: str, matrix: Tensor) -> Tensor:
     """Matrices of counts, or an error."""
     if not isinstance(matrix, Tensor) or matrix.dim() < 2 or matrix.shape[-1] != matrix.shape[-2]:
         raise ValueError(f"fastseg::{name}: matrix must be counts [..., C, C], got {brief(matrix)}")
@@ -67,7 +67,7 @@ def _sides(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _score(
     name: str, matrix: Tensor, average: str, absent: str, class_weights: Sequence[float] | Tensor | None
 ) -> Tensor:
-    right, truth, predicted = _sides(_counts(name, matrix))
+    right, truth, predicted = _sides(counts(name, matrix))
     weights = checked_average(name, average, absent, class_weights, matrix.shape[-1])
     if average == "micro":
         right, truth, predicted = (side.sum(-1, keepdim=True) for side in (right, truth, predicted))
@@ -181,7 +181,7 @@ def pixel_accuracy(matrix: Tensor) -> Tensor:
         >>> pixel_accuracy(torch.tensor([[3, 1, 0], [1, 4, 0], [0, 1, 1]]))
         tensor(0.7273, dtype=torch.float64)
     """
-    right, truth, _ = _sides(_counts("pixel_accuracy", matrix))
+    right, truth, _ = _sides(counts("pixel_accuracy", matrix))
     return right.sum(-1).double() / truth.sum(-1).double()
 
 
@@ -241,7 +241,7 @@ def scores(matrix: Tensor) -> SegmentationScores:
     Raises:
         ValueError: an entry is negative, or the largest integer, which a GPU writes where a label was no class.
     """
-    _, truth, predicted = _sides(_counts("scores", matrix))
+    _, truth, predicted = _sides(counts("scores", matrix))
     return SegmentationScores(
         pixel_accuracy=pixel_accuracy(matrix).item(),
         mean_accuracy=mean_accuracy(matrix).item(),
@@ -270,7 +270,7 @@ def merge_classes(matrix: Tensor, categories: Sequence[int]) -> Tensor:
                 [1, 6]])
     """
     name, given = "merge_classes", list(categories) if isinstance(categories, Sequence) else []
-    matrix = _counts(name, matrix)
+    matrix = counts(name, matrix)
     if len(given) != matrix.shape[-1] or not all(is_whole(c) and c >= 0 for c in given):
         raise ValueError(f"fastseg::{name}: categories must be {matrix.shape[-1]} numbers from 0, got {categories!r}")
     index, count = torch.tensor(given, device=matrix.device), max(given, default=-1) + 1
@@ -284,7 +284,7 @@ def foreground(matrix: Tensor, background: int = 0) -> Tensor:
     Raises:
         ValueError: as `scores`.
     """
-    matrix = _counts("foreground", matrix)
+    matrix = counts("foreground", matrix)
     total, row, column = matrix.sum(), matrix[background].sum(), matrix[:, background].sum()
     both = matrix[background, background]
     return torch.stack([both, row - both, column - both, total - row - column + both]).view(2, 2)

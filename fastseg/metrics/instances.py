@@ -9,6 +9,7 @@ from torch import Tensor
 from fastseg.metrics.average_precision import CONVENTIONS, Convention, area, curve
 from fastseg.ops.arguments import brief, check_devices, checked_choice, is_whole
 
+PIXELS = 2**18  # that masks are multiplied for at a time, in float32, which holds such counts
 THRESHOLDS = tuple((50 + 5 * i) / 100 for i in range(10))
 
 
@@ -39,7 +40,7 @@ def mask_iou(prediction: Tensor, target: Tensor, crowd: Tensor | None = None) ->
         crowd: boolean [G]; with a crowd it is the share of the prediction within, :math:`|A \cap B| / |A|`.
 
     Returns:
-        float64 [D, G]; 0 of two empty masks. Memory: a float for each element of the masks.
+        float64 [D, G]; 0 of two empty masks. Memory: a byte for each element of the masks, and 1 MiB for each mask.
 
     Example:
         >>> a = torch.tensor([[[1, 1, 0]], [[0, 1, 1]]])
@@ -56,9 +57,11 @@ def mask_iou(prediction: Tensor, target: Tensor, crowd: Tensor | None = None) ->
                          f"got {brief(target)}")  # fmt: skip
     check_devices(op, prediction, target=target)
     crowd = _checked_crowd(op, crowd, len(target), target)
-    exact = torch.float32 if target[:1].numel() <= 2**24 else torch.float64
-    a, b = ((x != 0).flatten(1).to(exact) for x in (prediction, target))
-    shared, size, true_size = (a @ b.T).double(), a.sum(1).double()[:, None], b.sum(1).double()
+    a, b = ((x != 0).flatten(1) for x in (prediction, target))
+    size, true_size = a.sum(1).double()[:, None], b.sum(1).double()
+    shared = torch.zeros_like(size * true_size)
+    for some, others in zip(a.split(PIXELS, 1), b.split(PIXELS, 1), strict=True):
+        shared += some.float() @ others.float().T
     return shared / torch.where(crowd, size, size + true_size - shared).clamp(min=1)
 
 

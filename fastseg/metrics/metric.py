@@ -59,6 +59,8 @@ class Metric(Base):
     """
 
     full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
 
     def __init__(self, *, sync_on_compute: bool = False) -> None:
         # Processes are reduced here in either case: torchmetrics would add up poison, and stack rows of unequal number.
@@ -139,11 +141,13 @@ class Metric(Base):
 
 
 def _add_up(counts: Tensor) -> None:
+    if counts.dtype != torch.int64:
+        torch.distributed.all_reduce(counts)
+        return
     bad = poisoned(counts).to(torch.int64)
     torch.distributed.all_reduce(bad, torch.distributed.ReduceOp.MAX)
     torch.distributed.all_reduce(counts)
-    if counts.dtype == torch.int64:
-        counts.masked_fill_(bad.bool(), POISON)
+    counts.masked_fill_(bad.bool(), POISON)
 
 
 def _gathered(rows: Tensor) -> Tensor:

@@ -68,11 +68,19 @@ class ImageMetric(Metric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Score a batch of label maps, integers [N, H, W]."""
+        self._check(prediction, target)
         values, empty = self.scores(prediction, target)
         values = torch.cat([values, mean(values)[:, None]], 1)
         self.sums += values.nansum(0)
         self.counted += (~values.isnan()).sum(0)
         self.empty += self.empty.new_tensor(empty)
+
+    def _check(self, prediction: Tensor, target: Tensor) -> None:
+        """The errors of `confusion_matrix`: shapes, dtypes, and labels that are no class where the target counts."""
+        confusion.counts(
+            type(self).__name__,
+            ops.confusion_matrix(prediction, target, self.num_classes, ignore_index=self.ignore_index),
+        )
 
     def value(self) -> ImageScores:
         means = self.sums / self.counted
@@ -85,6 +93,9 @@ class PerImageMeanIoU(ImageMetric):
     def __init__(self, num_classes: int, *, absent: Absent = "skip", **options: Any) -> None:
         super().__init__(num_classes, **options)
         self.absent = checked_choice("PerImageMeanIoU", "absent", absent, ABSENT)
+
+    def _check(self, prediction: Tensor, target: Tensor) -> None:
+        pass  # `scores` counts the same
 
     def scores(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, EmptyCounts]:
         matrices = self.counted.new_zeros((len(target), self.num_classes, self.num_classes))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fastseg.metrics.average_precision import CONVENTIONS, Convention, average_precision, checked_ranking
 from fastseg.metrics.averages import Average
+from fastseg.metrics.cityscapes import InstanceCounts, instance_counts, instance_iou
 from fastseg.metrics.instances import (
     THRESHOLDS,
     InstanceScores,
@@ -17,15 +18,7 @@ from fastseg.metrics.instances import (
     match_instances,
 )
 from fastseg.metrics.metric import Device, Metric
-from fastseg.metrics.panoptic import (
-    InstanceCounts,
-    PanopticCounts,
-    PanopticQuality,
-    instance_counts,
-    instance_iou,
-    panoptic_counts,
-    panoptic_quality,
-)
+from fastseg.metrics.panoptic import PanopticCounts, PanopticQuality, panoptic_counts, panoptic_quality
 from fastseg.ops.arguments import checked_choice
 
 

@@ -155,3 +155,24 @@ def test_streamed_means_and_counts(metric, function):
     torch.testing.assert_close(result.of_class, found.values.nanmean(0), equal_nan=True, rtol=1e-12, atol=0)
     assert result.images.tolist() == (~found.values.isnan()).sum(0).tolist() and result.images[3] == 0
     assert result.empty == found.empty and result.empty.both >= 4 and result.empty.prediction == 1
+
+
+@pytest.mark.parametrize("metric", [BoundaryIoU, BoundaryF1])
+def test_streamed_labels_out_of_range_are_refused(metric):
+    """Seen from the other labels they would be background; where the target is ignored anything may be predicted."""
+    stream = metric(3)
+    labels = torch.tensor([[[0, 1, 2, 255]]])
+    for prediction, target in ((labels.clamp(max=3), labels), (labels.clamp(max=2), labels.clamp(max=7))):
+        if target.max() == 255:
+            stream.update(prediction, target)
+            prediction = prediction.flip(-1)
+        with pytest.raises((ValueError, RuntimeError), match=r"fastseg::confusion_matrix: .* must be in \[0, 3\)"):
+            stream.update(prediction, target)
+    assert stream.compute().images.sum() == 3
+
+
+def test_an_ignored_label_beyond_the_dtype_is_no_pixel():
+    """PyTorch compares bytes with -1 as with 255."""
+    target = torch.full((6, 6), 255, dtype=torch.uint8)
+    found = boundary_iou(target, target, classes=[255], ignore_index=-1)
+    assert found.values.tolist() == [1.0]

@@ -211,7 +211,7 @@ def test_merge_classes():
         (lambda: iou(MATRIX[:3]), r"iou: matrix must be counts \[..., C, C\]"),
         (lambda: iou(MATRIX, average="mean"), "iou: average must be one of none, macro, micro, weighted, got 'mean'"),
         (lambda: dice(MATRIX, absent="nan"), "dice: absent must be one of skip, skip_unseen"),
-        (lambda: iou(MATRIX, class_weights=[1, 2, 3, 4]), "iou: class_weights must be None with average 'none'"),
+        (lambda: iou(MATRIX, class_weights=[1, 2, 3, 4]), "iou: class_weights must be None unless average is macro"),
         (lambda: iou(MATRIX, average="macro", class_weights=[1, 2]), "iou: class_weights must be 4 finite numbers"),
         (lambda: iou(MATRIX, average="macro", class_weights=[1, 2, 3, -4]), "iou: class_weights must be 4 finite"),
         (lambda: MeanIoU(3, average="mean"), "iou: average must be one of"),

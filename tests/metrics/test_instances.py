@@ -225,3 +225,15 @@ def test_streamed_iiou():
         metric.update(prediction, target, instances[..., :2])
     with pytest.raises(ValueError, match=r"fastseg::instance_counts: prediction must be integer labels"):
         metric.update(prediction.float(), target, instances)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int16, torch.int32])
+def test_maps_of_any_integers(dtype):
+    """Instances of Cityscapes are uint16; and 256 classes are no multiple of a byte."""
+    classes, instances = torch.tensor([[[0, 1, 1, 2]]]), torch.tensor([[[0, 1, 7, 0]]])
+    small = classes.to(dtype), instances.to(dtype)
+    assert panoptic_counts(small, (classes, instances), 256, void=-1).matched[:3].tolist() == [1, 2, 1]
+    want = instance_iou(instance_counts(classes, classes, instances, 3))
+    assert instance_iou(instance_counts(small[0], small[0], small[1], 3)).tolist() == pytest.approx(
+        want.tolist(), nan_ok=True
+    )
