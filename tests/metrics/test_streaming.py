@@ -160,7 +160,7 @@ def test_plain_metric_resets_and_moves():
 
 def test_torchmetrics_is_imported_for_streaming_alone():
     code = (
-        "import sys, fastseg, fastseg.metrics, fastseg.metrics.names, fastseg.cli.main;"
+        "import sys, fastseg, fastseg.metrics, fastseg.metrics.names, fastseg.engine, fastseg.cli.main;"
         "print('torchmetrics' in sys.modules); fastseg.metrics.MeanIoU; print('torchmetrics' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
