@@ -78,6 +78,15 @@ def test_is_that_of_brute_force(convention, samples):
         assert value == pytest.approx(float(brute_force(scores, target, convention)), rel=1e-12)
 
 
+def test_recalls_of_coco_are_its_rounded_products():
+    """35 * 0.01 is above 7 / 20 in float64, so that the 36th point is the precision after it."""
+    target = [1] * 7 + [0] * 13 + [1] * 13
+    scores = list(range(len(target), 0, -1))
+    value = average_precision(torch.tensor(scores).float(), torch.tensor(target), convention="coco_101")
+    assert value.item() == pytest.approx((35 + 66 * 20 / 33) / 101, rel=1e-12)
+    assert value.item() == pytest.approx(float(brute_force(scores, target, "coco_101")), rel=1e-12)
+
+
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_rows_are_rankings_of_their_own(convention):
     torch.manual_seed(0)
