@@ -146,7 +146,6 @@ class _Sums(Metric):
     """A metric whose states are the sums of a tuple of counts."""
 
     counts: Any
-    of_class: Any
 
     def __init__(self, num_classes: int, *, device: Device = None, sync_on_compute: bool = False) -> None:
         super().__init__(sync_on_compute=sync_on_compute)

@@ -4,25 +4,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+import kornia.losses
+import monai.losses
 import pytest
+import segmentation_models_pytorch.losses
 import torch
 import torch.nn.functional as F
+import torchvision.ops
 from torch import Tensor
 
 from fastseg import losses
 
 pytestmark = pytest.mark.parity
-
-# A torchvision built for another torch build finds no native nms at import; a schema is all it asks for.
-_schemas = torch.library.Library("torchvision", "FRAGMENT")
-for _name in ("nms", "qnms"):
-    if not hasattr(torch.ops.torchvision, _name):
-        _schemas.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-import kornia.losses  # noqa: E402
-import monai.losses  # noqa: E402
-import segmentation_models_pytorch.losses  # noqa: E402
-import torchvision.ops  # noqa: E402
 
 PAGE = (Path(__file__).parents[2] / "docs/losses.md").read_text()
 ROWS = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|$", PAGE.split("## What other libraries say")[1], re.MULTILINE)
