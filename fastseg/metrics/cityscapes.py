@@ -85,9 +85,8 @@ def instance_iou(counts: InstanceCounts, sizes: Sequence[float] | Tensor | None 
 
     Args:
         counts: of `instance_counts`.
-        sizes: mean number of pixels of the instances of each class, nan for stuff; None is that of those counted, and
-            those of the official evaluation are
-            ``[CITYSCAPES_SIZES.get(name, nan) for name in classes]``.
+        sizes: mean number of pixels of the instances of each class, nan for stuff; None is that of those counted. The
+            official evaluation has ``[CITYSCAPES_SIZES.get(name, nan) for name in classes]``.
 
     Returns:
         float64 [C]; nan for stuff, and a class that neither side has. A class that is only predicted is 0 where its

@@ -84,10 +84,10 @@ def test_labels_of_any_value_and_order(dtype):
 
 def test_the_distance_follows_the_diagonal():
     """Cheng 2021 rounds .02 of the diagonal, DAVIS rounds .008 of it up."""
-    a, b = rectangle(50, 200, rows=(50, 250), size=(300, 400)), rectangle(55, 205, rows=(50, 250), size=(300, 400))
-    assert boundary_iou(a, b).values == boundary_iou(a, b, distance=10).values
-    assert boundary_f1(a, b).values == boundary_f1(a, b, distance=4).values
-    assert boundary_f1(a, b).values != boundary_f1(a, b, distance=5).values
+    a, b = rectangle(50, 200, rows=(50, 250), size=(330, 440)), rectangle(55, 205, rows=(50, 250), size=(330, 440))
+    assert boundary_iou(a, b).values == boundary_iou(a, b, distance=11).values
+    assert boundary_f1(a, b).values == boundary_f1(a, b, distance=5).values  # of 4.4
+    assert boundary_f1(a, b).values != boundary_f1(a, b, distance=4).values
     assert boundary_iou(A, B).values == boundary_iou(A, B, distance=1).values  # at least a pixel
 
 
