@@ -12,6 +12,7 @@ import sklearn.metrics as sklearn
 import torch
 import torch.nn.functional as F
 import torchmetrics.functional as TM
+from kornia.metrics import mean_iou as kornia_mean_iou
 from monai.metrics import compute_dice, compute_iou
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -134,6 +135,19 @@ def test_monai(kind: str, name: str) -> None:
     for ignore_empty, absent in ((True, "skip_without_truth"), (False, "one")):
         want = function(*one_hot, include_background=True, ignore_empty=ignore_empty)
         torch.testing.assert_close(ours(matrices(prediction, target), absent=absent).float(), want.float(), **CLOSE)
+
+
+@kinds
+def test_kornia(kind: str) -> None:
+    prediction, target = maps(kind)
+    want = kornia_mean_iou(prediction, target, C, eps=0.0)
+    torch.testing.assert_close(metrics.iou(matrices(prediction, target)).float(), want, **CLOSE)
+    torch.testing.assert_close(  # its 1e-6 makes an absent class 1, and a missed one not quite 0
+        metrics.iou(matrices(prediction, target), absent="one").float(),
+        kornia_mean_iou(prediction, target, C),
+        rtol=1e-6,
+        atol=2e-6,
+    )
 
 
 @pytest.mark.parametrize("ties", [False, True])
