@@ -60,7 +60,7 @@ $(VENV)/built: $(VENV)/installed $(NATIVE)
 $(PARITY)/installed: $(VENV)/built
 	test -x $(PARITY)/bin/python || $(PYTHON) -m venv $(PARITY)
 	$(PARITY)/bin/python $(PIP_INSTALL) setuptools wheel torch
-	$(PARITY)/bin/python $(PIP_INSTALL) --no-deps torchvision monai kornia kornia-rs pycocotools
+	$(PARITY)/bin/python $(PIP_INSTALL) --no-deps torchvision monai kornia kornia-rs pycocotools edt medpy surface-distance
 	$(PARITY)/bin/python $(PIP_INSTALL) pydensecrf2 scikit-learn segmentation-models-pytorch timm
 	FASTSEG_NATIVE=0 $(PARITY)/bin/python $(PIP_INSTALL) --no-build-isolation -e ".[demo,test,train]"
 	touch $@
