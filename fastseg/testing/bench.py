@@ -13,7 +13,7 @@ from . import tolerances
 from .bed import Bed, cpu_bed
 from .case import Case, tensors_of
 from .check import judge, run
-from .contenders import OURS, contender, contender_names, has_other_numbers
+from .contenders import OURS, contender, contender_names, has_other_numbers, rival_tolerance
 from .isa import best_isa, use_isa
 from .results import Row, commit
 from .selftest import strays
@@ -31,7 +31,7 @@ def gate(case: Case, dtype: torch.dtype, layout: str, bed: Bed) -> None:
         raise AssertionError(wrong or "took no path at all")
 
 
-def assert_same_job(ours: Any, other: Any, name: str) -> None:
+def assert_same_job(ours: Any, other: Any, name: str, tolerance: float = tolerances.RIVAL) -> None:
     """Raise AssertionError unless a rival's result is ours, up to its rounding."""
     pairs = zip(tensors_of(ours), tensors_of(other), strict=True)
     for a, b in pairs:
@@ -40,7 +40,7 @@ def assert_same_job(ours: Any, other: Any, name: str) -> None:
             raise AssertionError(f"{name}: result {list(b.shape)} instead of {list(a.shape)}")
         other = ~((a == b) | (a.isnan() & b.isnan()))
         difference = (a - b)[other].abs().sum() / a[a.isfinite()].abs().sum()
-        if not difference <= tolerances.RIVAL:
+        if not difference <= tolerance:
             raise AssertionError(f"{name}: differs from ours by {difference:.2g} of the sum of magnitudes")
 
 
@@ -81,7 +81,7 @@ def measure_row(
                 result = contenders[OURS].call()
             for name, other in contenders.items():
                 if not has_other_numbers(case.op, name):
-                    assert_same_job(result, other.call(), name)
+                    assert_same_job(result, other.call(), name, rival_tolerance(case.op))
             calls = {name: one.call for name, one in contenders.items()}
             timings = measure.interleaved(calls, seconds=seconds, warmup=bed.warmup, clock=bed.clock)
             facts = bed.facts()

@@ -13,7 +13,7 @@ import torch._functorch.config
 from torch import Tensor
 
 from .. import ops
-from . import rivals
+from . import rivals, tolerances
 from .case import Case, find_cases, tensors_of
 from .check import SEED, differentiated, inputs_of
 from .layouts import with_layout
@@ -85,6 +85,11 @@ def contender_names(op: str, *, compiled: bool = True) -> list[str]:
 def has_other_numbers(op: str, name: str) -> bool:
     """Whether a library does the job of an op by another convention, so that its results are others."""
     return any(name in getattr(table, "OTHER_NUMBERS", {}).get(op, ()) for table in _tables())
+
+
+def rival_tolerance(op: str) -> float:
+    """How far a rival's result may be from ours, as a share of the sum of magnitudes."""
+    return max(float(getattr(table, "NEAR", {}).get(op, tolerances.RIVAL)) for table in _tables())
 
 
 def _function(op: str, name: str) -> Callable[..., Any]:
