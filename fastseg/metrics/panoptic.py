@@ -105,7 +105,7 @@ def _match(values: Tensor, lengths: Tensor, void: int, overlap: Tensor, counts: 
     truths, which_truth = distinct(pairs[2:])
     no_truth, alike, many = pairs[2] == void, pairs[0] == pairs[2], pairs[4] == 1
     area, beside = (sums(which, segments.shape[1], x) for x in (shared, shared * no_truth))
-    excused = beside + sums(which, segments.shape[1], shared * (many & alike & ~no_truth))
+    excused = beside + sums(which, segments.shape[1], shared * (many & alike))
     true_area = sums(which_truth, truths.shape[1], shared)
     union = area[which] - beside[which] + true_area[which_truth] - shared
     hit = alike & ~no_truth & ~many & (2 * shared > union)

@@ -227,6 +227,19 @@ def test_streamed_iiou():
         metric.update(prediction.float(), target, instances)
 
 
+def test_instances_of_any_number():
+    """Whose products are beyond int64."""
+    far = torch.tensor([[[-(2**62), 2**62, 2**62, 5]]])
+    classes = torch.zeros(1, 1, 4, dtype=torch.int64)
+    assert panoptic_counts((classes, far), (classes, far), 1).matched.tolist() == [3]
+    near = torch.tensor([[[1, 2, 2, 3]]])
+    assert instance_counts(classes, classes, far, 1).instances.tolist() == [3]
+    assert (
+        panoptic_counts((classes, far), (classes, near), 1)[:2]
+        == panoptic_counts((classes, near), (classes, far), 1)[:2]
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int16, torch.int32])
 def test_maps_of_any_integers(dtype):
     """Instances of Cityscapes are uint16; and 256 classes are no multiple of a byte."""
