@@ -11,18 +11,31 @@ from .upsample import upsample_bilinear
 
 
 def region_statistics(
-    logits: Tensor, target: Tensor, *, activation: str = "softmax", ignore_index: int = 255, align_corners: bool = False
+    logits: Tensor,
+    target: Tensor,
+    *,
+    activation: str = "softmax",
+    gamma: float | None = None,
+    ignore_index: int = 255,
+    align_corners: bool = False,
 ) -> Tensor:
     """Interpolate, log-softmax once, and sums with a one-hot truth: what a Dice and a cross-entropy share."""
-    if activation != "softmax":
-        raise ValueError(f"fastseg::region_statistics: activation must be softmax for this rival, got {activation}")
     full = upsample_bilinear(logits, (target.shape[1], target.shape[2]), align_corners=align_corners)
-    log = full.log_softmax(1)
+    sigmoid, classes = activation == "sigmoid", logits.shape[1]
+    log = F.logsigmoid(full) if sigmoid else full.log_softmax(1)
     valid = (target != ignore_index)[:, None]
+    labels = target.masked_fill(~valid[:, 0], 0).long()
+    y = (labels[:, None] if sigmoid and classes == 1 else F.one_hot(labels, classes).movedim(-1, 1)) * valid
     p = log.exp() * valid
-    y = F.one_hot(target.masked_fill(~valid[:, 0], 0), logits.shape[1]).movedim(-1, 1) * valid
-    sums = [y * p, p, p * p, y.to(p.dtype), -y * log]
-    return torch.stack([s.sum((2, 3)) for s in sums] + [torch.zeros_like(logits[:, :, 0, 0])], -1)
+
+    def entropies(truth: Tensor, log: Tensor) -> list[Tensor]:
+        entropy = -truth * log
+        return [entropy, torch.zeros_like(entropy) if gamma is None else (1 - log.exp()) ** gamma * entropy]
+
+    sums = [y * p, p, p * p, y.to(p.dtype), *entropies(y, log)]
+    if sigmoid:
+        sums += entropies(valid.to(p.dtype) - y, F.logsigmoid(-full))
+    return torch.stack([s.sum((2, 3)) for s in sums], -1)
 
 
 def _jaccard_steps(truth: Tensor) -> Tensor:
