@@ -47,7 +47,7 @@ def evaluate(
     if images:
         report["empty"] = {name: metric.compute().empty._asdict() for name, metric in images.items()}
     if as_json:
-        typer.echo(json.dumps(_without_nan(report)))
+        typer.echo(json.dumps(_finite(report)))
         return
     from rich.console import Console
     from rich.table import Table
@@ -64,8 +64,10 @@ def evaluate(
     Console().print(table)
 
 
-def _without_nan(report: Any) -> Any:
-    """JSON has no nan: null."""
+def _finite(report: Any) -> Any:
+    """JSON has no nan, which is null, and no infinity, which is "inf"."""
     if isinstance(report, dict):
-        return {name: _without_nan(value) for name, value in report.items()}
-    return None if isinstance(report, float) and math.isnan(report) else report
+        return {name: _finite(value) for name, value in report.items()}
+    if not isinstance(report, float) or math.isfinite(report):
+        return report
+    return None if math.isnan(report) else "inf"

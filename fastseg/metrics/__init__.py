@@ -36,7 +36,17 @@ if TYPE_CHECKING:
         MeanPrecision,
         PixelAccuracy,
     )
-    from fastseg.metrics.streaming_images import BoundaryF1, BoundaryIoU, ImageMetric, ImageScores, PerImageMeanIoU
+    from fastseg.metrics.streaming_images import (
+        ASSD,
+        HD95,
+        BoundaryF1,
+        BoundaryIoU,
+        ImageMetric,
+        ImageScores,
+        PerImageMeanIoU,
+        SurfaceDice,
+        SurfaceMetric,
+    )
     from fastseg.metrics.streaming_instances import (
         AveragePrecision,
         InstanceAveragePrecision,
@@ -45,7 +55,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ASSD",
     "CITYSCAPES_SIZES",
+    "HD95",
     "AveragePrecision",
     "BoundaryF1",
     "BoundaryIoU",
@@ -69,6 +81,8 @@ __all__ = [
     "PerImageMeanIoU",
     "PixelAccuracy",
     "SegmentationScores",
+    "SurfaceDice",
+    "SurfaceMetric",
     "average_precision",
     "boundary_f1",
     "boundary_iou",

@@ -31,6 +31,9 @@ OF_IMAGES = {
     "per_image_mean_iou": "PerImageMeanIoU",
     "boundary_iou": "BoundaryIoU",
     "boundary_f1": "BoundaryF1",
+    "hd95": "HD95",
+    "assd": "ASSD",
+    "surface_dice": "SurfaceDice",
 }
 DEFAULT = ("pixel_accuracy", "mean_accuracy", "mean_iou", "person_iou", "iou")
 

@@ -1,6 +1,7 @@
 """Streaming metrics that score one image at a time."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,9 +10,11 @@ from fastseg import ops
 from fastseg.metrics import confusion
 from fastseg.metrics.averages import ABSENT, Absent, mean
 from fastseg.metrics.boundary import Empty, boundary_f1, boundary_iou
+from fastseg.metrics.labels import is_label
 from fastseg.metrics.metric import Device, Metric
 from fastseg.ops.arguments import checked_choice
-from fastseg.ops.distance_metrics import EmptyCounts
+from fastseg.ops.distance_metrics import Convention, EmptyCounts
+from fastseg.ops.distance_metrics import Empty as AnyEmpty
 
 
 class ImageScores(NamedTuple):
@@ -146,3 +149,57 @@ class BoundaryF1(ImageMetric):
         return boundary_f1(
             prediction, target, classes=range(self.num_classes), ignore_index=self.ignore_index, **self.rule
         )
+
+
+class SurfaceMetric(ImageMetric):
+    """One of the `surface_metrics` of each image and class, averaged; a missed object makes its mean infinite, unless
+    `empty` says otherwise.
+
+    Args:
+        num_classes, options: as `ImageMetric`.
+        spacing, boundary, convention, tolerance, empty: as in `surface_metrics`, as far as the metric has them.
+    """
+
+    metric = ""
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        spacing: Sequence[float] = (1.0, 1.0),
+        boundary: Literal["inner", "dual"] = "inner",
+        convention: Convention = "max_of_directed",
+        tolerance: float | None = None,
+        empty: AnyEmpty = "default",
+        **options: Any,
+    ) -> None:
+        super().__init__(num_classes, **options)
+        self.rule: dict[str, Any] = {"spacing": spacing, "boundary": boundary, "convention": convention,
+                                     "tolerance": tolerance, "empty": empty}  # fmt: skip
+
+    def scores(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, EmptyCounts]:
+        if self.ignore_index is not None:  # of no object in the prediction either
+            prediction = torch.where(is_label(target, self.ignore_index), target, prediction)
+        found = ops.surface_metrics(prediction, target, [self.metric], classes=range(self.num_classes), **self.rule)
+        return found.values[self.metric], found.empty
+
+
+class HD95(SurfaceMetric):
+    """The 95th percentile of the Hausdorff distance. Args as `SurfaceMetric`."""
+
+    metric = "hd95"
+
+
+class ASSD(SurfaceMetric):
+    """The average symmetric surface distance. Args as `SurfaceMetric`."""
+
+    metric = "assd"
+
+
+class SurfaceDice(SurfaceMetric):
+    """The share of both boundaries within `tolerance`, one pixel unless given. Args as `SurfaceMetric`."""
+
+    metric = "surface_dice"
+
+    def __init__(self, num_classes: int, *, tolerance: float = 1.0, **options: Any) -> None:
+        super().__init__(num_classes, tolerance=tolerance, **options)

@@ -50,6 +50,7 @@ def test_the_page_names_what_is_there() -> None:
         "PanopticCounts",
         "PanopticQuality",
         "SegmentationScores",
+        "SurfaceMetric",
         "mean_dice",
         "mean_precision",
     }
