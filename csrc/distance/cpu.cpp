@@ -1,5 +1,3 @@
-#include <tuple>
-
 #include "passes.h"
 
 namespace fastseg {
@@ -7,21 +5,9 @@ namespace {
 
 constexpr const char* kOp = "distance_transform";
 
-// Kernels compare labels as int32.
-void check_labels(const Tensor& mask) {
-  const int64_t* label = (const int64_t*)mask.data_ptr();
-  for (int64_t i = 0; i < mask.numel(); ++i)
-    FASTSEG_CHECK(label[i] == int32_t(label[i]), kOp, "mask", "hold labels of int32, got ", label[i]);
-}
-
 std::tuple<Tensor, Tensor> distance_transform(const Tensor& given, std::vector<double> spacing, std::string metric,
                                               bool squared, bool labels, bool indices, ScalarType dtype) {
-  FASTSEG_CHECK(given.dim() == 4, kOp, "mask", "be [N, D, H, W], got ", given.dim(), " dimensions");
-  const Int type = int_type(kOp, "mask", given.scalar_type());
-  const Grid grid{given.size(0), given.size(1), given.size(2), given.size(3)};
-  const int64_t longest = std::max({grid.depth, grid.height, grid.width});
-  FASTSEG_CHECK(longest < int64_t(1) << 29, kOp, "mask", "have fewer than 2^29 elements along an axis, got ", longest);
-  FASTSEG_CHECK(spacing.size() == 3, kOp, "spacing", "have three numbers, got ", spacing.size());
+  const auto [type, grid, longest] = check_images(kOp, "mask", given, spacing);
   FASTSEG_CHECK(metric == "euclidean" || metric == "taxicab" || metric == "chessboard", kOp, "metric",
                 "be euclidean, taxicab or chessboard, got ", metric);
   took(kOp);
@@ -31,12 +17,12 @@ std::tuple<Tensor, Tensor> distance_transform(const Tensor& given, std::vector<d
   Tensor sites = empty(given, shape, ScalarType::Long);
   if (out.numel() == 0) return {out, sites};
   const Tensor mask = torch::stable::contiguous(given);
-  if (labels && type == Int::i64) check_labels(mask);
+  if (labels) check_labels(kOp, "mask", mask, type);
 
   const bool squares = metric == "euclidean", wide = dtype == ScalarType::Double;
   const Measure measure{{spacing[0], spacing[1], spacing[2]}, squares, metric == "taxicab"};
   const Finish last{out.data_ptr(), wide, squares && !squared, measure.reach(grid) >= double(1 << 24)};
-  by_reach(measure, grid, wide, indices, [&](auto zero) {
+  by_reach(measure, grid, wide, indices, [&, type = type, grid = grid, longest = longest](auto zero) {
     using T = decltype(zero);
     const int64_t threads = torch::stable::get_num_threads();
     Tensor memory = empty(out, {Passes<T>::bytes(longest, threads)}, ScalarType::Byte);

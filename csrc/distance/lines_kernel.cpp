@@ -1,6 +1,6 @@
 // Exact distance transforms, one pass along each axis: D[q] = min_i f[i] + w^2 (q - i)^2 for all lines of the axis.
 //
-// Along rows by two sweeps. Along y and z lines that are neighbours in memory are the lanes of vectors, and each
+// Rows are runs between sites. Along y and z lines that are neighbours in memory are the lanes of vectors, and each
 // element looks outwards from its own place until no further one can be nearer: at most as many steps as its distance
 // is long, two loads and three operations for as many lanes as a vector has. Most segmentations have distances of some
 // dozen elements, where this beats the lower envelope of parabolas (Felzenszwalb and Huttenlocher 2012), whose stack is
@@ -12,53 +12,13 @@
 // label behind it is too far away to matter.
 //
 // Bytes of an element and axis: reads and writes 4 (8 in double).
-#include "distance.h"
+#include "strips.h"
 
 namespace fastseg {
 namespace {
 
 constexpr int64_t kSteps = 96;  // of an element on average, before the envelope takes over
 constexpr int64_t kProbes = 4;  // elements that are asked first
-
-template <class T>
-struct Lanes {
-  using F = V<T>;
-  using M = I<T>;
-};
-template <>
-struct Lanes<int32_t> {
-  using F = I<float>;
-  using M = I<float>;
-};
-template <class T>
-using Vec = typename Lanes<T>::F;
-template <class T>
-constexpr int64_t kLanes = kVectorBytes / sizeof(T);
-
-template <class T>
-constexpr T kNothing = T(__builtin_inf());
-template <>
-constexpr int32_t kNothing<int32_t> = kFar;
-
-template <class T>
-inline Vec<T> at(const T* p) {
-  Vec<T> v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-
-template <class T>
-inline bool some(typename Lanes<T>::M mask) {
-  if constexpr (sizeof(T) == 4)
-    return any<float>(mask);
-  else
-    return any<double>(mask);
-}
-
-template <class T>
-inline Vec<T> least(Vec<T> a, Vec<T> b) {
-  return a < b ? a : b;
-}
 
 template <class T, bool kLargest>
 inline Vec<T> beyond(Vec<T> value, T offset) {
@@ -253,45 +213,6 @@ void pass_group(const T* f, const int32_t* label, int64_t n, const T* offset, co
              : search<T, kLargest, false>(f, nullptr, n, offset, asked, out))
     return;
   for (int64_t l = 0; l < kLanes<T>; ++l) envelope(f + l, varied ? label + l : nullptr, n, offset, scratch, out + l);
-}
-
-template <class T>
-void finish(const Finish& to, const T* in, int64_t count, int64_t at) {
-  float* single = (float*)to.out + at;
-  double* twice = (double*)to.out + at;
-  constexpr T kNone = kNothing<T>;
-  if (to.wide)
-    for (int64_t l = 0; l < count; ++l) {
-      const double v = in[l] < kNone ? double(in[l]) : __builtin_inf();
-      twice[l] = to.root ? __builtin_sqrt(v) : v;
-    }
-  else if (to.root && (to.exact || sizeof(T) == 8))
-    for (int64_t l = 0; l < count; ++l)
-      single[l] = in[l] < kNone ? float(__builtin_sqrt(double(in[l]))) : float(__builtin_inf());
-  else if (to.root)
-    for (int64_t l = 0; l < count; ++l)
-      single[l] = in[l] < kNone ? __builtin_sqrtf(float(in[l])) : float(__builtin_inf());
-  else
-    for (int64_t l = 0; l < count; ++l) single[l] = in[l] < kNone ? float(in[l]) : float(__builtin_inf());
-}
-
-// Lanes that are none are 0: at once done.
-template <class E>
-inline void read_strip(const E* from, int64_t lanes, E* to) {
-  if (lanes == kStrip) {
-    memcpy(to, from, kStrip * sizeof(E));
-    return;
-  }
-  for (int64_t l = 0; l < kStrip; ++l) to[l] = l < lanes ? from[l] : E(0);
-}
-
-template <class E>
-inline void write_strip(const E* from, int64_t lanes, E* to) {
-  if (lanes == kStrip) {
-    memcpy(to, from, kStrip * sizeof(E));
-    return;
-  }
-  for (int64_t l = 0; l < lanes; ++l) to[l] = from[l];
 }
 
 template <class T, bool kLargest>

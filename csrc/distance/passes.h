@@ -1,6 +1,7 @@
 // The passes of a distance transform, on memory that is given to it.
 #pragma once
 #include <array>
+#include <tuple>
 
 #include "../common/dispatch.h"
 #include "../common/tensors.h"
@@ -34,6 +35,26 @@ struct Measure {
     return sum;
   }
 };
+
+// The type, the shape and the longest side of a mask [images, depth, height, width].
+inline std::tuple<Int, Grid, int64_t> check_images(const char* op, const char* argument, const Tensor& x,
+                                                   const std::vector<double>& spacing) {
+  FASTSEG_CHECK(x.dim() == 4, op, argument, "be [N, D, H, W], got ", x.dim(), " dimensions");
+  const Int type = int_type(op, argument, x.scalar_type());
+  const Grid grid{x.size(0), x.size(1), x.size(2), x.size(3)};
+  const int64_t longest = std::max({grid.depth, grid.height, grid.width});
+  FASTSEG_CHECK(longest < int64_t(1) << 29, op, argument, "have fewer than 2^29 elements along an axis, got ", longest);
+  FASTSEG_CHECK(spacing.size() == 3, op, "spacing", "have three numbers, got ", spacing.size());
+  return {type, grid, longest};
+}
+
+// Kernels compare labels as int32.
+inline void check_labels(const char* op, const char* argument, const Tensor& x, Int type) {
+  if (type != Int::i64) return;
+  const int64_t* label = (const int64_t*)x.data_ptr();
+  for (int64_t i = 0; i < x.numel(); ++i)
+    FASTSEG_CHECK(label[i] == int32_t(label[i]), op, argument, "hold labels of int32, got ", label[i]);
+}
 
 template <class T>
 const DistanceKernels<T>& distance_kernels() {

@@ -9,6 +9,7 @@ from .dense_crf_filters import gaussian_filter_2d, permutohedral_filter
 from .dense_crf_lattice import PermutohedralLattice
 from .dense_crf_pairs import gaussian_filter
 from .distance import distance_transform
+from .distance_instances import instance_distances
 from .distance_metrics import (
     assd,
     average_surface_distance,
@@ -42,6 +43,7 @@ __all__ = [
     "gaussian_filter_2d",
     "global_conv2d",
     "hausdorff_distance",
+    "instance_distances",
     "ksac_conv2d",
     "ksac_conv2d_train",
     "lovasz_hinge",

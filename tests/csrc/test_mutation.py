@@ -71,8 +71,9 @@ BLOCK, WALK, SUMS, SUMS_ADJOINT, PIXEL, SORT, MEAN = (
     "region_loss/lovasz_kernel.cpp",
     "region_loss/lovasz_cpu.cpp",
 )
-LINES, OUTLINES, SURFACES, POINTS, CURVE = (
+LINES, INSTANCES, OUTLINES, SURFACES, POINTS, CURVE = (
     "distance/lines_kernel.cpp",
+    "distance/instances_kernel.cpp",
     "distance/surface_kernel.cpp",
     "distance/surface_cpu.cpp",
     "distance/points_kernel.cpp",
@@ -226,6 +227,9 @@ MUTANTS = (
     (LINES, "start_[k + 1] < double(q)", "start_[k + 1] < double(q - 1)"),
     (LINES, "(n + 1) / 2", "n / 2"),
     (LINES, "first_byte(found)", "int64_t(7)"),
+    (INSTANCES, "~same & nearer", "nearer"),
+    (INSTANCES, "(distance < second)", "(distance < first)"),
+    (INSTANCES, "id_before = id, place_before = place", "place_before = place"),
     (OUTLINES, "c[x + columns]", "c[x - columns]"),
     (OUTLINES, "c[x + around]", "c[x - around]"),
     (OUTLINES, "a[x] << 3 | a[x + 1] << 2", "a[x] << 2 | a[x + 1] << 3"),

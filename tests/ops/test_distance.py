@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from fastseg import backend, testing
-from fastseg.ops import distance_transform
+from fastseg.ops import distance_transform, instance_distances
 from fastseg.testing.cases.distance import blobs
 
 INF = math.inf
@@ -186,3 +186,19 @@ def test_labels_beyond_int32_are_refused(side):
         return
     with pytest.raises(RuntimeError, match=f"mask must hold labels of int32, got {1 + 2**32}"):
         distance_transform(labels, labels=True)
+
+
+@given(st.integers(0, 999), st.booleans(), st.sampled_from(testing.isas()))
+def test_instances_are_measured_one_by_one(seed, stretched, isa):
+    numbers = np.random.default_rng(seed)
+    dims = 2 + seed % 2
+    instances = numbers.integers(0, 9, numbers.integers(1, 30 if dims == 2 else 9, dims))
+    instances[instances > 4] = 0
+    spacing = (2.0, 0.5, 1.25)[:dims] if stretched else (1.0,) * dims
+    with testing.use_isa(isa):
+        first, second = instance_distances(torch.from_numpy(instances), spacing=spacing)
+    each = [ndimage.distance_transform_edt(instances != i, sampling=spacing) for i in np.unique(instances) if i]
+    each += [np.full(instances.shape, INF)] * 2
+    want = np.sort(np.stack(each), 0)
+    np.testing.assert_allclose(first, want[0], rtol=1e-6)
+    np.testing.assert_allclose(second, want[1], rtol=1e-6)

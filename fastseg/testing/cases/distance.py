@@ -210,6 +210,32 @@ def _transforms() -> Iterator[Case]:
         yield Case("distance_transform", name, make, tags=tags, oracle=rivals.scipy_transform)
 
 
+def instances(shape: Shape, dims: int, count: int = 4, **options: Any) -> Make:
+    """Arguments (instances), blocks of so many labels of which about two thirds are background, and the options."""
+
+    def make(seed: int, dtype: torch.dtype, device: str, layout: str) -> Inputs:
+        x = labels(tuple((n + 2) // 3 for n in shape), 3 * max(count, 1), dtype, seed)
+        x.masked_fill_(x > count, 0)
+        for dim in range(len(shape)):
+            x = x.repeat_interleave(3, dim).narrow(dim, 0, shape[dim])
+        given = options if "spacing" in options else dict(options, spatial_dims=dims)
+        return (with_layout(x.to(device), layout),), dict(given)
+
+    return make
+
+
+def _instances() -> Iterator[Case]:
+    def row(id: str, make: Make, *tags: str) -> Case:
+        return Case("instance_distances", id, make, tags=frozenset(filter(None, tags)), dtypes=INTEGERS)
+
+    for name, shape, dims, tag in GEOMETRY:
+        yield row(name, instances(shape, dims), tag)
+        yield row(f"{name}_spacing", instances(shape, dims, spacing=(2.5, 1.0, 0.75)[3 - dims :]))
+    yield row("one", instances((2, 19, 35), 2, 1), "degenerate")
+    yield row("none", instances((2, 19, 35), 2, 0), "degenerate")
+    yield row("many", instances((60, 50), 2, 100))
+
+
 def _surfaces() -> Iterator[Case]:
     def row(id: str, make: Make, *tags: str) -> Case:
         return Case("surface_distances", id, make, tags=frozenset(filter(None, tags)), dtypes=INTEGERS)
@@ -264,4 +290,4 @@ def _points() -> Iterator[Case]:
 
 # The sizes of their results depend on values, so that they cannot be called without.
 DATA_SIZED = ("surface_distances", "surface_metrics")
-CASES: tuple[Case, ...] = (*_transforms(), *_surfaces(), *_points())
+CASES: tuple[Case, ...] = (*_transforms(), *_instances(), *_surfaces(), *_points())
