@@ -20,6 +20,7 @@ def _insert(best: list[Tensor], distance: Tensor, instance: Tensor) -> None:
 
 def instance_distances(instances: Tensor, spacing: Sequence[float]) -> tuple[Tensor, Tensor]:
     """instances [B, D, H, W] -> float32 distances of this shape to the nearest and to the second nearest."""
+    instances = instances.contiguous()
     far = torch.full(instances.shape, float("inf"), dtype=torch.float64, device=instances.device)
     best = [torch.where(instances != 0, 0.0, far), far, instances.long(), torch.zeros_like(instances).long()]
     for dim in (3, 2, 1):

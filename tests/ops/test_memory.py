@@ -12,6 +12,8 @@ import torch
 from fastseg import _native, ops, testing
 from fastseg.profiler.measure import peak_bytes
 from fastseg.testing import tolerances
+from fastseg.testing.case import tensors_of
+from fastseg.testing.check import bits
 
 native = pytest.mark.skipif(not _native.loaded, reason="memory is promised for the native kernels: " + _native.why_not)
 ROWS = [case for case in testing.find_cases(None, "smoke") if case.id.endswith(("_x2", "x2", "square", "fraction"))]
@@ -102,8 +104,8 @@ def test_eight_python_threads_at_once() -> None:
     want = [call(row) for row in inputs]
     with ThreadPoolExecutor(8) as pool:
         for w, g in zip(want, pool.map(call, inputs), strict=True):
-            for a, b in zip(w, g, strict=True) if isinstance(w, tuple) else [(w, g)]:
-                assert torch.equal(a, b)
+            for a, b in zip(tensors_of(w), tensors_of(g), strict=True):
+                assert torch.equal(bits(a), bits(b))
 
 
 @pytest.mark.parametrize("layout", testing.LAYOUTS)
