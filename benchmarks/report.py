@@ -116,8 +116,9 @@ def table(rows: Sequence[Row]) -> str:
     head = (
         f"Float32, two threads and {usual} or as is said, {where}, torch {first['torch']}{dirty}. Times in "
         "ms: medians, and p20-p80 in brackets; the rival is the fastest of eager, eager channels_last, torch.compile "
-        "and, for the confusion matrix, torchmetrics, measured in turns with ours; of the CRF it is pydensecrf2, which "
-        "has one thread, so that its times beside one and two of ours differ by the machine's noise only; of a model, "
+        "and, for the confusion matrix, torchmetrics, measured in turns with ours; of distances it is edt (two "
+        "threads) or SciPy; of the CRF it is pydensecrf2, which has one thread, so that its times beside one and two "
+        "of ours differ by the machine's noise only; of a model, "
         "as `fastseg profile` times it, the same weights in plain layers. `ceiling` is the time that the bytes or the "
         "FLOPs need at least on this machine over the time taken; a shortcut that leaves FLOPs out can pass 100 %.\n\n"
         "| op | case | best rival | fastseg | speed-up | goal | ceiling |\n|---|---|---|---|---|---|---|\n"
