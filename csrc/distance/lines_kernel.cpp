@@ -2,7 +2,7 @@
 //
 // Rows are runs between sites. Along y and z lines that are neighbours in memory are the lanes of vectors, and each
 // element looks outwards from its own place until no further one can be nearer: at most as many steps as its distance
-// is long, two loads and three operations for as many lanes as a vector has. Most segmentations have distances of some
+// is long, two loads and four operations for as many lanes as a vector has. Most segmentations have distances of some
 // dozen elements, where this beats the lower envelope of parabolas (Felzenszwalb and Huttenlocher 2012), whose stack is
 // no work for vectors. A strip that turns out to need many steps is done by the envelope, so that a line of n elements
 // costs O(n) in any case. Whole squares are int32, and so are their sums; separators of the envelope are quotients

@@ -11,8 +11,8 @@ from torch import Tensor
 from fastseg import ops
 from fastseg.metrics.labels import is_label
 from fastseg.ops.arguments import brief, check_devices, checked_choice, is_whole
-from fastseg.ops.distance_arguments import as_labels, as_mask, checked_space
-from fastseg.ops.distance_metrics import EMPTY, EmptyCounts
+from fastseg.ops.distance_arguments import as_labels, as_mask, checked_classes, checked_space
+from fastseg.ops.distance_lists import EMPTY, EmptyCounts
 
 Empty = Literal["default", "nan", "perfect"]
 
@@ -150,9 +150,7 @@ def _checked(
         if ignore_index is not None:
             raise ValueError(f"fastseg::{op}: ignore_index must be None for masks, got {ignore_index!r}")
         return (as_mask(prediction) != 0).byte(), (as_mask(target) != 0).byte(), [1]
-    given = list(classes) if isinstance(classes, Sequence | range) else []
-    if not given or not all(is_whole(c) and abs(c) < 2**31 - 1 for c in given) or len(set(given)) < len(given):
-        raise ValueError(f"fastseg::{op}: classes must be distinct labels of int32, at least one, got {classes!r}")
+    given = checked_classes(op, classes)
     prediction, target = as_labels(op, "prediction", prediction), as_labels(op, "target", target)
     if ignore_index is not None:
         if not is_whole(ignore_index) or ignore_index in given:

@@ -13,8 +13,9 @@ from fastseg.metrics.boundary import Empty, boundary_f1, boundary_iou
 from fastseg.metrics.labels import is_label
 from fastseg.metrics.metric import Device, Metric
 from fastseg.ops.arguments import checked_choice
-from fastseg.ops.distance_metrics import Convention, EmptyCounts
-from fastseg.ops.distance_metrics import Empty as AnyEmpty
+from fastseg.ops.distance_lists import Empty as AnyEmpty
+from fastseg.ops.distance_lists import EmptyCounts
+from fastseg.ops.distance_metrics import Convention
 
 
 class ImageScores(NamedTuple):

@@ -67,3 +67,11 @@ def as_labels(op: str, argument: str, x: Tensor) -> Tensor:
     if x.is_floating_point():
         raise ValueError(f"fastseg::{op}: {argument} must be integer labels, got {brief(x)}")
     return x.view(torch.uint8) if x.dtype == torch.bool else widened(x)
+
+
+def checked_classes(op: str, classes: Any) -> list[int]:
+    """Labels that are objects of a label map."""
+    given = list(classes) if isinstance(classes, Sequence | range) else []
+    if not given or not all(is_whole(c) and abs(c) < 2**31 - 1 for c in given) or len(set(given)) < len(given):
+        raise ValueError(f"fastseg::{op}: classes must be distinct labels of int32, at least one, got {classes!r}")
+    return [int(c) for c in given]

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from .._registry import INTEGERS, call, declare
 from ..reference import distance_surfaces as reference
-from .arguments import brief, check_devices, checked_choice, is_whole
-from .distance_arguments import as_labels, as_mask, checked_space, images, volume_spacing
+from .arguments import brief, check_devices, checked_choice
+from .distance_arguments import as_labels, as_mask, checked_classes, checked_space, images, volume_spacing
 
 BOUNDARIES = ("inner", "dual")
 
@@ -81,7 +81,7 @@ def surface_distances(
                          f"got {brief(target)}")  # fmt: skip
     check_devices(op, prediction, target=target)
     checked_choice(op, "boundary", boundary, BOUNDARIES)
-    labels = _checked_classes(op, classes)
+    labels = None if classes is None else checked_classes(op, classes)
     of = as_mask if labels is None else lambda x: as_labels(op, "prediction and target", x)
     weights = reference.element_weights(sizes).to(prediction.device) if boundary == "dual" else None
     distances, pieces, counts = call(op, images(of(prediction), dims), images(of(target), dims), labels or [], dims,
@@ -89,15 +89,6 @@ def surface_distances(
     leading = prediction.shape[: prediction.dim() - dims]
     objects = leading if labels is None else (*leading, len(labels))
     return SurfaceDistances(distances, pieces, counts.view((*objects, 2)))
-
-
-def _checked_classes(op: str, classes: Any) -> list[int] | None:
-    if classes is None:
-        return None
-    given = list(classes) if isinstance(classes, Sequence | range) else []
-    if not given or not all(is_whole(c) and abs(c) < 2**31 - 1 for c in given) or len(set(given)) < len(given):
-        raise ValueError(f"fastseg::{op}: classes must be distinct labels of int32, at least one, got {classes!r}")
-    return [int(c) for c in given]
 
 
 def _fake(

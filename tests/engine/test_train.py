@@ -189,7 +189,7 @@ def assert_metrics_by_name(weights, ccp, default):
     every = [*names.OF_MATRIX, *names.OF_IMAGES]
     result = app("eval", weights, "--data", f"ccp:{ccp}", "--json", "--metrics", ", ".join([*every, "iou"]))
     assert result.exit_code == 0, result.output
-    assert "NaN" not in result.output
+    assert "NaN" not in result.output and "Infinity" not in result.output
     report = json.loads(result.output)
     assert list(report) == ["photos", *every, "empty"] and list(report["empty"]) == list(names.OF_IMAGES)
     assert {name: report[name] for name in default} == default

@@ -202,3 +202,13 @@ def test_instances_are_measured_one_by_one(seed, stretched, isa):
     want = np.sort(np.stack(each), 0)
     np.testing.assert_allclose(first, want[0], rtol=1e-6)
     np.testing.assert_allclose(second, want[1], rtol=1e-6)
+
+
+def test_bad_instances(side):
+    with pytest.raises(ValueError, match="fastseg::instance_distances: instances must be integer labels"):
+        instance_distances(torch.ones(3, 4))
+    with pytest.raises(ValueError, match="fastseg::instance_distances: spatial_dims must be given"):
+        instance_distances(torch.ones(2, 3, 4, dtype=torch.uint8))
+    if side == "auto":
+        with pytest.raises(RuntimeError, match=f"instances must hold labels of int32, got {2**32}"):
+            instance_distances(torch.tensor([[0, 2**32]]))

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 
 from fastseg import backend, ops, testing
 from fastseg.ops import hausdorff_distance, surface_metrics
-from fastseg.ops.distance_metrics import EmptyCounts, _percentile
+from fastseg.ops.distance_lists import EmptyCounts, percentile_of
 from fastseg.reference.distance_surfaces import element_weights
 
 INF, NAN = math.inf, math.nan
@@ -115,7 +115,7 @@ def test_percentile_0_is_the_least_distance():
 
 def test_percentiles_of_more_elements_than_torch_quantile_takes(side):
     many = torch.arange(2**24 + 5, dtype=torch.float64).flip(0)
-    assert _percentile(many, 50).item() == (len(many) - 1) / 2
+    assert percentile_of(many, 50).item() == (len(many) - 1) / 2
     with pytest.raises(RuntimeError, match="too large"):
         torch.quantile(many, 0.5)
 
